@@ -141,9 +141,13 @@ type Run struct {
 	Started  time.Time // first attempt; zero: none yet
 	Finished time.Time
 	ExitCode int // of a single script, once finished
+	Limit    int // items at once, now; starts as Spec.Limit
 	// Next is the lowest index that was never leased. Items from Next on that
 	// were leased out of order have a lease or an attempt.
 	Next int64
+	// TailCancelled says that items from Next on without a row are cancelled,
+	// not queued: the run was cancelled or halted before they were leased.
+	TailCancelled bool
 	// Mark is the worker mark of the process that last owned the run, see
 	// package worker. Its leftovers are ended before another process goes on.
 	Mark uint64
