@@ -60,3 +60,16 @@ type Selection struct {
 	Cancelled bool    `json:"cancelled,omitempty"`
 	Items     []int64 `json:"items,omitempty"`
 }
+
+// ItemQuery says which items of a run are wanted. The zero value means all.
+type ItemQuery struct {
+	State    *ItemState
+	From, To int64 // indices, both inclusive; 0: from the first, to the last
+}
+
+// ItemStatus is an item with what happened to it.
+type ItemStatus struct {
+	Item
+	State   ItemState
+	Attempt Attempt // the running or the last one; N is 0 when there was none
+}

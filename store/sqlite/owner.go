@@ -1,0 +1,64 @@
+package sqlite
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"bulkhead.dev/bulkhead"
+)
+
+// Ownership of a run is a lock on one byte of owners.lock, at the offset of the
+// run's number. It is an open file description lock: the kernel drops it when
+// the last process that holds the file is gone, however it died, so a dead
+// owner cannot be mistaken for a live one, and no pid or clock is involved.
+// Handing the file to a child hands over the lock without a gap.
+
+func (s *Store) lock(command int, run bulkhead.RunID, kind int16) (unix.Flock_t, error) {
+	fl := unix.Flock_t{Type: kind, Whence: 0, Start: int64(run), Len: 1}
+	err := unix.FcntlFlock(s.owners.Fd(), command, &fl)
+	return fl, err
+}
+
+// Own makes this process the owner of a run. It reports false when another one is.
+func (s *Store) Own(run bulkhead.RunID) (bool, error) {
+	_, err := s.lock(unix.F_OFD_SETLK, run, unix.F_WRLCK)
+	if errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EACCES) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("lock run %d: %w", run, err)
+	}
+	return true, nil
+}
+
+// Disown ends the ownership, for every process that shares it.
+func (s *Store) Disown(run bulkhead.RunID) error {
+	if _, err := s.lock(unix.F_OFD_SETLK, run, unix.F_UNLCK); err != nil {
+		return fmt.Errorf("unlock run %d: %w", run, err)
+	}
+	return nil
+}
+
+// Owned reports whether another process owns the run.
+func (s *Store) Owned(run bulkhead.RunID) (bool, error) {
+	fl, err := s.lock(unix.F_OFD_GETLK, run, unix.F_WRLCK)
+	if err != nil {
+		return false, fmt.Errorf("look at lock of run %d: %w", run, err)
+	}
+	return fl.Type != unix.F_UNLCK, nil
+}
+
+// OwnerFile is the open lock file: a child that inherits it shares the
+// ownerships of this process.
+func (s *Store) OwnerFile() *os.File { return s.owners }
+
+// InheritOwner makes f, inherited from a parent, the store's lock file.
+func (s *Store) InheritOwner(f *os.File) error {
+	old := s.owners
+	s.owners = f
+	return old.Close()
+}

@@ -1,0 +1,262 @@
+package sqlite
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"zombiezen.com/go/sqlite"
+
+	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/store/chunk"
+)
+
+// Create stores a new run that accepts items, and gives it its ID.
+func (s *Store) Create(_ context.Context, r *bulkhead.Run) error {
+	r.State, r.Limit, r.Next = bulkhead.RunAccepting, r.Spec.Limit, 1
+	return s.write(func(c *sqlite.Conn) error {
+		stmt, err := c.Prepare(`INSERT INTO runs (spec, columns, state, created, item_limit, mark) VALUES (?,?,?,?,?,?)`)
+		if err != nil {
+			return err
+		}
+		stmt.BindText(1, toJSON(r.Spec))
+		stmt.BindInt64(2, int64(len(r.Spec.Columns)))
+		stmt.BindInt64(3, int64(r.State))
+		stmt.BindInt64(4, micros(r.Created))
+		stmt.BindInt64(5, int64(r.Limit))
+		stmt.BindInt64(6, int64(r.Mark))
+		if _, err := step(c, stmt); err != nil {
+			return err
+		}
+		r.ID = bulkhead.RunID(c.LastInsertRowID())
+		return nil
+	})
+}
+
+// Append adds the next items of a run that accepts, cut into chunks. They count
+// only once Accept was called.
+func (s *Store) Append(_ context.Context, run bulkhead.RunID, items []bulkhead.Item) error {
+	return s.write(func(c *sqlite.Conn) error { return appendItems(c, run, items) })
+}
+
+func appendItems(c *sqlite.Conn, run bulkhead.RunID, items []bulkhead.Item) error {
+	stmt, err := c.Prepare(`INSERT INTO chunks (run, first, count, data) VALUES (?,?,?,?)`)
+	if err != nil {
+		return err
+	}
+	for len(items) > 0 {
+		n, size := 0, 0
+		for n < len(items) && n < chunk.MaxItems && (n == 0 || size+items[n].Size() <= chunk.MaxBytes) {
+			size += items[n].Size()
+			n++
+		}
+		stmt.BindInt64(1, int64(run))
+		stmt.BindInt64(2, items[0].Index)
+		stmt.BindInt64(3, int64(n))
+		stmt.BindBytes(4, chunk.Encode(items[:n]))
+		if _, err := step(c, stmt); err != nil {
+			return err
+		}
+		items = items[n:]
+	}
+	return nil
+}
+
+// Accept ends accepting: rest is appended and all items are queued, at once.
+// The run is the user's from the moment this returns.
+func (s *Store) Accept(_ context.Context, r *bulkhead.Run, rest []bulkhead.Item, total int64, hash string) error {
+	next := *r
+	next.State, next.Hash, next.Reason = bulkhead.RunRunning, hash, ""
+	next.Counts = bulkhead.Counts{Queued: total}
+	err := s.write(func(c *sqlite.Conn) error {
+		if len(r.Spec.Columns) > 0 {
+			if err := appendItems(c, r.ID, rest); err != nil {
+				return err
+			}
+		}
+		return updateRun(c, &next)
+	})
+	if err == nil {
+		*r = next
+	}
+	return err
+}
+
+// Accepted is the number of items appended so far.
+func (s *Store) Accepted(_ context.Context, run bulkhead.RunID) (n int64, err error) {
+	err = s.read(func(c *sqlite.Conn) error {
+		n, err = queryInt(c, `SELECT coalesce(max(first + count), 1) - 1 FROM chunks WHERE run = ?`, int64(run))
+		return err
+	})
+	return n, err
+}
+
+// Delete removes a run and all its rows. Its output is not the store's.
+func (s *Store) Delete(_ context.Context, run bulkhead.RunID) error {
+	return s.write(func(c *sqlite.Conn) error {
+		for _, table := range []string{"chunks", "leases", "attempts", "requeued", "requests"} {
+			if _, err := exec(c, "DELETE FROM "+table+" WHERE run = ?", int64(run)); err != nil {
+				return fmt.Errorf("delete %s: %w", table, err)
+			}
+		}
+		_, err := exec(c, "DELETE FROM runs WHERE id = ?", int64(run))
+		return err
+	})
+}
+
+const runColumns = `id, spec, state, held, reason, queued, running, succeeded, failed, lost, cancelled,
+	hash, created, started, finished, exit_code, item_limit, next, tail_cancelled, mark`
+
+func scanRun(stmt *sqlite.Stmt) (*bulkhead.Run, error) {
+	r := &bulkhead.Run{
+		ID:     bulkhead.RunID(stmt.ColumnInt64(0)),
+		State:  bulkhead.RunState(stmt.ColumnInt64(2)),
+		Held:   stmt.ColumnBool(3),
+		Reason: stmt.ColumnText(4),
+		Counts: bulkhead.Counts{
+			Queued: stmt.ColumnInt64(5), Running: stmt.ColumnInt64(6), Succeeded: stmt.ColumnInt64(7),
+			Failed: stmt.ColumnInt64(8), Lost: stmt.ColumnInt64(9), Cancelled: stmt.ColumnInt64(10),
+		},
+		Hash:    stmt.ColumnText(11),
+		Created: fromMicros(stmt.ColumnInt64(12)), Started: fromMicros(stmt.ColumnInt64(13)),
+		Finished: fromMicros(stmt.ColumnInt64(14)),
+		ExitCode: stmt.ColumnInt(15), Limit: stmt.ColumnInt(16), Next: stmt.ColumnInt64(17),
+		TailCancelled: stmt.ColumnBool(18), Mark: uint64(stmt.ColumnInt64(19)),
+	}
+	if err := json.Unmarshal([]byte(stmt.ColumnText(1)), &r.Spec); err != nil {
+		return nil, fmt.Errorf("run %d: read spec: %w", r.ID, err)
+	}
+	return r, nil
+}
+
+// Run returns one run.
+func (s *Store) Run(_ context.Context, id bulkhead.RunID) (r *bulkhead.Run, err error) {
+	err = s.read(func(c *sqlite.Conn) error {
+		r, err = loadRun(c, id)
+		return err
+	})
+	return r, err
+}
+
+func loadRun(c *sqlite.Conn, id bulkhead.RunID) (r *bulkhead.Run, err error) {
+	stmt, err := bind(c, "SELECT "+runColumns+" FROM runs WHERE id = ?", int64(id))
+	if err != nil {
+		return nil, err
+	}
+	err = each(stmt, func(stmt *sqlite.Stmt) (err error) {
+		r, err = scanRun(stmt)
+		return err
+	})
+	if err == nil && r == nil {
+		err = &bulkhead.Error{Code: bulkhead.CodeNotFound, Message: fmt.Sprintf("there is no run %d", id),
+			Hint: "bulkhead ls shows the runs of this state folder"}
+	}
+	return r, err
+}
+
+// Runs returns up to limit runs, newest first; limit 0 means all.
+func (s *Store) Runs(_ context.Context, limit int) (runs []*bulkhead.Run, err error) {
+	if limit <= 0 {
+		limit = -1 // SQLite's "no limit"
+	}
+	err = s.read(func(c *sqlite.Conn) error {
+		stmt, err := bind(c, "SELECT "+runColumns+" FROM runs ORDER BY id DESC LIMIT ?", int64(limit))
+		if err != nil {
+			return err
+		}
+		return each(stmt, func(stmt *sqlite.Stmt) error {
+			r, err := scanRun(stmt)
+			runs = append(runs, r)
+			return err
+		})
+	})
+	return runs, err
+}
+
+func updateRun(c *sqlite.Conn, r *bulkhead.Run) error {
+	stmt, err := c.Prepare(`UPDATE runs SET state=?, held=?, reason=?, queued=?, running=?, succeeded=?, failed=?,
+		lost=?, cancelled=?, hash=?, started=?, finished=?, exit_code=?, item_limit=?, next=?, tail_cancelled=?, mark=?
+		WHERE id=?`)
+	if err != nil {
+		return err
+	}
+	for i, v := range []int64{
+		int64(r.State), bit(r.Held), 0, r.Counts.Queued, r.Counts.Running, r.Counts.Succeeded, r.Counts.Failed,
+		r.Counts.Lost, r.Counts.Cancelled, 0, micros(r.Started), micros(r.Finished), int64(r.ExitCode), int64(r.Limit),
+		r.Next, bit(r.TailCancelled), int64(r.Mark), int64(r.ID),
+	} {
+		stmt.BindInt64(i+1, v)
+	}
+	stmt.BindText(3, r.Reason)
+	stmt.BindText(10, r.Hash)
+	n, err := step(c, stmt)
+	if err == nil && n != 1 {
+		err = fmt.Errorf("run %d is gone from the store", r.ID)
+	}
+	return err
+}
+
+// Ask adds a request to a run and returns its number. It is durable, and waits
+// for the run's owner.
+func (s *Store) Ask(_ context.Context, q bulkhead.Request) (id int64, err error) {
+	err = s.write(func(c *sqlite.Conn) error {
+		if _, err := loadRun(c, q.Run); err != nil {
+			return err
+		}
+		stmt, err := c.Prepare(`INSERT INTO requests (run, kind, by, at, item_limit, selection) VALUES (?,?,?,?,?,?)`)
+		if err != nil {
+			return err
+		}
+		stmt.BindInt64(1, int64(q.Run))
+		stmt.BindText(2, string(q.Kind))
+		stmt.BindText(3, q.By)
+		stmt.BindInt64(4, micros(q.At))
+		stmt.BindInt64(5, int64(q.Limit))
+		stmt.BindText(6, toJSON(q.Selection))
+		_, err = step(c, stmt)
+		id = c.LastInsertRowID()
+		return err
+	})
+	return id, err
+}
+
+// Requests returns what is asked of a run and not yet carried out, oldest first.
+func (s *Store) Requests(_ context.Context, run bulkhead.RunID) (out []bulkhead.Request, err error) {
+	err = s.read(func(c *sqlite.Conn) error {
+		stmt, err := bind(c, `SELECT id, kind, by, at, item_limit, selection FROM requests WHERE run = ? ORDER BY id LIMIT 100`, int64(run))
+		if err != nil {
+			return err
+		}
+		return each(stmt, func(stmt *sqlite.Stmt) error {
+			q := bulkhead.Request{ID: stmt.ColumnInt64(0), Run: run, Kind: bulkhead.RequestKind(stmt.ColumnText(1)),
+				By: stmt.ColumnText(2), At: fromMicros(stmt.ColumnInt64(3)), Limit: stmt.ColumnInt(4)}
+			if err := json.Unmarshal([]byte(stmt.ColumnText(5)), &q.Selection); err != nil {
+				return fmt.Errorf("request %d: %w", q.ID, err)
+			}
+			out = append(out, q)
+			return nil
+		})
+	})
+	return out, err
+}
+
+// Pending reports whether a request still waits to be carried out.
+func (s *Store) Pending(_ context.Context, id int64) (pending bool, err error) {
+	err = s.read(func(c *sqlite.Conn) error {
+		n, err := queryInt(c, `SELECT count(*) FROM requests WHERE id = ?`, id)
+		pending = n > 0
+		return err
+	})
+	return pending, err
+}
+
+// Withdraw takes back a request that nobody carried out.
+func (s *Store) Withdraw(_ context.Context, id int64) error {
+	return s.write(func(c *sqlite.Conn) error {
+		_, err := exec(c, `DELETE FROM requests WHERE id = ?`, id)
+		return err
+	})
+}
+
+func relative(created, t time.Time) int64 { return t.Sub(created).Microseconds() }

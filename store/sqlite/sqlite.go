@@ -1,0 +1,263 @@
+// Package sqlite keeps runs in one SQLite file of the state folder.
+//
+// The file is in WAL mode with synchronous=FULL: a commit is on disk when
+// COMMIT returns, and readers never wait for the writer. Several processes may
+// use it at once. Each run has one owner process (see Own); only the owner
+// writes what belongs to the run, everybody else adds requests, which the
+// owner carries out. So there is one writer per run and nothing to merge.
+package sqlite
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitemigration"
+	"zombiezen.com/go/sqlite/sqlitex"
+
+	"bulkhead.dev/bulkhead"
+)
+
+//go:embed schema.sql
+var schemaV1 string
+
+// applicationID marks the file as ours ("Bulk").
+const applicationID = 0x42756c6b
+
+var schema = sqlitemigration.Schema{AppID: applicationID, Migrations: []string{schemaV1}}
+
+// busyTimeout is how long a commit waits for another process's commit. Those
+// take milliseconds; what takes longer is a fault to be told of.
+const busyTimeout = 30 * time.Second
+
+// walPages is how many pages the WAL may collect before they are copied into
+// the database file. 16 MiB keeps the copying (two more syncs) rare without
+// making the first reader after a crash wait.
+const walPages = 4096
+
+// Store is the state folder's database. Its methods may be called from any
+// goroutine; they take turns.
+type Store struct {
+	dir    string
+	owners *os.File // lock file, see Own
+
+	mu      sync.Mutex
+	conn    *sqlite.Conn
+	version int64 // data_version at the last Changed
+}
+
+// Open opens the store in dir. The folder is made, readable by its owner only.
+func Open(ctx context.Context, dir string) (_ *Store, err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make state folder: %w", err)
+	}
+	s := &Store{dir: dir}
+	defer func() {
+		if err != nil {
+			_ = s.Close()
+		}
+	}()
+	s.owners, err = os.OpenFile(filepath.Join(dir, "owners.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open lock file: %w", err)
+	}
+	path := filepath.Join(dir, "bulkhead.db")
+	if err := makePrivate(path); err != nil {
+		return nil, err
+	}
+	// No URI: a folder name may hold ? and #.
+	s.conn, err = sqlite.OpenConn(path, sqlite.OpenReadWrite|sqlite.OpenCreate)
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: %w", path, err)
+	}
+	if err := s.prepare(ctx); err != nil {
+		return nil, fmt.Errorf("open store %s: %w", path, err)
+	}
+	return s, nil
+}
+
+// makePrivate creates the database file for its owner only; SQLite gives its
+// WAL the same mode.
+func makePrivate(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("make store: %w", err)
+	}
+	return f.Close()
+}
+
+func (s *Store) prepare(ctx context.Context) error {
+	s.conn.SetBusyTimeout(busyTimeout)
+	for _, pragma := range []string{
+		"PRAGMA journal_mode = WAL",
+		"PRAGMA synchronous = FULL",
+		fmt.Sprintf("PRAGMA wal_autocheckpoint = %d", walPages),
+		"PRAGMA journal_size_limit = 33554432",
+		"PRAGMA cache_size = -16384", // KiB
+		"PRAGMA temp_store = MEMORY",
+	} {
+		if err := sqlitex.ExecuteTransient(s.conn, pragma, nil); err != nil {
+			return fmt.Errorf("%s: %w", pragma, err)
+		}
+	}
+	version, err := queryInt(s.conn, "PRAGMA user_version")
+	if err != nil {
+		return err
+	}
+	if version == int64(len(schema.Migrations)) {
+		return nil
+	}
+	if version > int64(len(schema.Migrations)) {
+		return &bulkhead.Error{Code: bulkhead.CodeConflict,
+			Message: fmt.Sprintf("the state folder has format %d, this bulkhead knows up to %d", version, len(schema.Migrations)),
+			Hint:    "use the newer bulkhead that wrote it, or another --state folder"}
+	}
+	if err := sqlitemigration.Migrate(ctx, s.conn, schema); err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	return nil
+}
+
+// Close closes the store. Ownerships end with it.
+func (s *Store) Close() error {
+	var errs []error
+	if s.conn != nil {
+		errs = append(errs, s.conn.Close())
+	}
+	if s.owners != nil {
+		errs = append(errs, s.owners.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Dir is the state folder.
+func (s *Store) Dir() string { return s.dir }
+
+// write runs fn in a transaction that is on disk when write returns nil, and
+// never happened when it returns an error.
+func (s *Store) write(fn func(*sqlite.Conn) error) (err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	end, err := sqlitex.ImmediateTransaction(s.conn)
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	defer end(&err)
+	return fn(s.conn)
+}
+
+func (s *Store) read(fn func(*sqlite.Conn) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return fn(s.conn)
+}
+
+// Full reports whether err means that the disk has no room.
+func Full(err error) bool { return sqlite.ErrCode(err).ToPrimary() == sqlite.ResultFull }
+
+// Changed reports whether another connection committed something since the
+// last call. It costs microseconds and no disk access.
+func (s *Store) Changed() (changed bool, err error) {
+	err = s.read(func(c *sqlite.Conn) error {
+		v, err := queryInt(c, "PRAGMA data_version")
+		changed, s.version = v != s.version, v
+		return err
+	})
+	return changed, err
+}
+
+func queryInt(c *sqlite.Conn, query string, args ...int64) (int64, error) {
+	stmt, err := bind(c, query, args...)
+	if err != nil {
+		return 0, err
+	}
+	v, err := sqlitex.ResultInt64(stmt)
+	return v, err
+}
+
+// bind prepares query (cached by its text) and binds integers.
+func bind(c *sqlite.Conn, query string, args ...int64) (*sqlite.Stmt, error) {
+	stmt, err := c.Prepare(query)
+	if err != nil {
+		return nil, fmt.Errorf("prepare: %w", err)
+	}
+	if err := stmt.Reset(); err != nil {
+		return nil, err
+	}
+	for i, a := range args {
+		stmt.BindInt64(i+1, a)
+	}
+	return stmt, nil
+}
+
+// exec runs a cached statement with integer arguments and returns the number
+// of rows it changed.
+func exec(c *sqlite.Conn, query string, args ...int64) (int64, error) {
+	stmt, err := bind(c, query, args...)
+	if err != nil {
+		return 0, err
+	}
+	return step(c, stmt)
+}
+
+func step(c *sqlite.Conn, stmt *sqlite.Stmt) (int64, error) {
+	if _, err := stmt.Step(); err != nil {
+		_ = stmt.Reset()
+		return 0, err
+	}
+	n := int64(c.Changes())
+	return n, stmt.Reset()
+}
+
+// each calls fn for every row; fn must not use the same statement.
+func each(stmt *sqlite.Stmt, fn func(*sqlite.Stmt) error) error {
+	for {
+		row, err := stmt.Step()
+		if err != nil || !row {
+			return errors.Join(err, stmt.Reset())
+		}
+		if err := fn(stmt); err != nil {
+			return errors.Join(err, stmt.Reset())
+		}
+	}
+}
+
+func micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+func fromMicros(v int64) time.Time {
+	if v == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(v).UTC()
+}
+
+func bit(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func toJSON(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // our own types, all of which have a JSON form
+	}
+	return string(b)
+}
