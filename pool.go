@@ -67,8 +67,12 @@ func ParseRate(text string) (Rate, error) {
 			Hint: "for example 50/s, 30/m or 0.5/s"}
 	}
 	r := Rate{n, per}
-	if r.Interval() > 366*24*time.Hour {
+	switch every := r.Interval(); {
+	case every > 366*24*time.Hour:
 		return Rate{}, &Error{Code: CodeUsage, Message: fmt.Sprintf("rate %q is less than one start a year", text)}
+	case every == 0: // it would read as unlimited
+		return Rate{}, &Error{Code: CodeUsage, Message: fmt.Sprintf("rate %q is more than one start a nanosecond", text),
+			Hint: "leave the rate out for no limit"}
 	}
 	return r, nil
 }
@@ -89,16 +93,26 @@ func (r Rate) String() string {
 	if r.Count == 0 {
 		return ""
 	}
+	count := strconv.FormatFloat(r.Count, 'f', -1, 64)
 	for unit, per := range rateUnits {
 		if per == r.Per {
-			return strconv.FormatFloat(r.Count, 'g', -1, 64) + "/" + unit
+			return count + "/" + unit
 		}
 	}
-	return fmt.Sprintf("%g per %s", r.Count, r.Per)
+	return fmt.Sprintf("%s per %s", count, r.Per)
 }
 
-// MarshalText and UnmarshalText make a Rate its own text in JSON and YAML.
-func (r Rate) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+// MarshalText and UnmarshalText make a Rate its own text in JSON and YAML. A
+// rate that ParseRate would refuse is an error: what is stored can be read.
+func (r Rate) MarshalText() ([]byte, error) {
+	text := r.String()
+	if text != "" {
+		if _, err := ParseRate(text); err != nil {
+			return nil, err
+		}
+	}
+	return []byte(text), nil
+}
 
 // UnmarshalText reads what MarshalText wrote.
 func (r *Rate) UnmarshalText(text []byte) (err error) {
@@ -118,8 +132,9 @@ type Halt struct {
 	Percent float64 // this share of the finished items, of at least HaltMinFailures failures; 0: not by share
 }
 
-// HaltMinFailures keeps the first failure of a run from being 100 % of it.
-// GNU parallel has the same rule.
+// HaltMinFailures keeps the first failure of a run from being 100 % of it. GNU
+// parallel needs no such rule, because its percentage is of all jobs; ours is
+// of those that finished, which says more the earlier things go wrong.
 const HaltMinFailures = 3
 
 // ParseHalt reads soon|now,fail=N or soon|now,fail=N%.
@@ -136,7 +151,7 @@ func ParseHalt(text string) (Halt, error) {
 		}
 		if pct, ok := strings.CutSuffix(val, "%"); ok {
 			p, err := strconv.ParseFloat(pct, 64)
-			if err != nil || !(p > 0 && p <= 100) {
+			if err != nil || math.IsNaN(p) || p <= 0 || p > 100 {
 				return h, bad
 			}
 			h.Percent = p

@@ -83,9 +83,10 @@ func (c *Counts) Of(s ItemState) *int64 {
 
 // Source is one --each or --csv input as the user wrote it.
 type Source struct {
-	Name string `json:"name,omitempty"` // column name; "" numbers the columns 1, 2, …
-	From string `json:"from"`           // file, -, a,b,c, 0..99, 0..99..2, glob:PATTERN; for CSV a file or -
-	CSV  bool   `json:"csv,omitempty"`  // the header names the columns
+	Name   string   `json:"name,omitempty"`   // column name; "" numbers the columns 1, 2, …
+	From   string   `json:"from"`             // file, -, a,b,c, 0..99, 0..99..2, glob:PATTERN; for CSV a file or -
+	CSV    bool     `json:"csv,omitempty"`    // the header names the columns
+	Values []string `json:"values,omitempty"` // the values themselves, as a run file lists them; From is ""
 }
 
 // Spec is what a user asks for. The zero value of every field but Command is
