@@ -149,6 +149,11 @@ type Run struct {
 	// TailCancelled says that items from Next on without a row are cancelled,
 	// not queued: the run was cancelled or halted before they were leased.
 	TailCancelled bool
+	// Ending is the state that the run takes once nothing of it runs any more,
+	// because it was cancelled or halted; 0 otherwise.
+	Ending RunState
+	// CanaryDone says that somebody looked at the canary and let the run go on.
+	CanaryDone bool
 	// Mark is the worker mark of the process that last owned the run, see
 	// package worker. Its leftovers are ended before another process goes on.
 	Mark uint64

@@ -141,6 +141,7 @@ func (s *Store) Retry(_ context.Context, r *bulkhead.Run, q bulkhead.Request, no
 		next.Counts.Queued += moved
 		if moved > 0 {
 			next.State, next.Reason, next.Finished, next.Held = bulkhead.RunRunning, "", time.Time{}, false
+			next.Ending = 0
 		}
 		if _, err := exec(c, `DELETE FROM requests WHERE id = ?`, q.ID); err != nil {
 			return err
@@ -152,6 +153,49 @@ func (s *Store) Retry(_ context.Context, r *bulkhead.Run, q bulkhead.Request, no
 	}
 	*r = next
 	return moved, nil
+}
+
+// CancelQueued ends everything of r that has not started: items that wait for
+// another attempt take back the state of their last one, the others are
+// cancelled. It brings r up to date and carries out the request with the given
+// number, if that is not 0.
+func (s *Store) CancelQueued(_ context.Context, r *bulkhead.Run, request int64) error {
+	next := *r
+	err := s.write(func(c *sqlite.Conn) error {
+		stmt, err := bind(c, `SELECT a.state, count(*) FROM requeued q
+			JOIN attempts a ON a.run = q.run AND a.item = q.item AND a.n = q.attempt - 1 WHERE q.run = ? GROUP BY a.state`, int64(r.ID))
+		if err != nil {
+			return err
+		}
+		err = each(stmt, func(stmt *sqlite.Stmt) error {
+			n := stmt.ColumnInt64(1)
+			next.Counts.Queued -= n
+			*next.Counts.Of(bulkhead.ItemState(stmt.ColumnInt64(0))) += n
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if _, err := exec(c, `UPDATE attempts SET final = 1 WHERE run = ?1 AND (item, n) IN
+			(SELECT item, attempt - 1 FROM requeued WHERE run = ?1)`, int64(r.ID)); err != nil {
+			return err
+		}
+		if _, err := exec(c, `DELETE FROM requeued WHERE run = ?`, int64(r.ID)); err != nil {
+			return err
+		}
+		next.Counts.Cancelled += next.Counts.Queued
+		next.Counts.Queued = 0
+		next.TailCancelled = true
+		if _, err := exec(c, `DELETE FROM requests WHERE id = ?`, request); err != nil {
+			return err
+		}
+		return updateRun(c, &next)
+	})
+	if err != nil {
+		return fmt.Errorf("cancel queued items: %w", err)
+	}
+	*r = next
+	return nil
 }
 
 func requeueItem(c *sqlite.Conn, r *bulkhead.Run, item int64, now time.Time) (int64, error) {

@@ -99,6 +99,18 @@ func (s *Store) Touched(_ context.Context, run bulkhead.RunID, from, to int64) (
 	return items, err
 }
 
+// Highest returns the highest index of an item that has a row, 0 if none has.
+func (s *Store) Highest(_ context.Context, run bulkhead.RunID) (index int64, err error) {
+	err = s.read(func(c *sqlite.Conn) error {
+		index, err = queryInt(c, `SELECT max(
+			coalesce((SELECT max(item) FROM leases WHERE run = ?1), 0),
+			coalesce((SELECT max(item) FROM attempts WHERE run = ?1), 0),
+			coalesce((SELECT max(item) FROM requeued WHERE run = ?1), 0))`, int64(run))
+		return err
+	})
+	return index, err
+}
+
 // Requeued returns up to limit items that wait for another attempt, the
 // earliest due first.
 func (s *Store) Requeued(_ context.Context, run bulkhead.RunID, limit int) (out []bulkhead.Requeue, err error) {

@@ -106,7 +106,7 @@ func (s *Store) Delete(_ context.Context, run bulkhead.RunID) error {
 }
 
 const runColumns = `id, spec, state, held, reason, queued, running, succeeded, failed, lost, cancelled,
-	hash, created, started, finished, exit_code, item_limit, next, tail_cancelled, mark`
+	hash, created, started, finished, exit_code, item_limit, next, tail_cancelled, mark, ending, canary_done`
 
 func scanRun(stmt *sqlite.Stmt) (*bulkhead.Run, error) {
 	r := &bulkhead.Run{
@@ -123,6 +123,7 @@ func scanRun(stmt *sqlite.Stmt) (*bulkhead.Run, error) {
 		Finished: fromMicros(stmt.ColumnInt64(14)),
 		ExitCode: stmt.ColumnInt(15), Limit: stmt.ColumnInt(16), Next: stmt.ColumnInt64(17),
 		TailCancelled: stmt.ColumnBool(18), Mark: uint64(stmt.ColumnInt64(19)),
+		Ending: bulkhead.RunState(stmt.ColumnInt64(20)), CanaryDone: stmt.ColumnBool(21),
 	}
 	if err := json.Unmarshal([]byte(stmt.ColumnText(1)), &r.Spec); err != nil {
 		return nil, fmt.Errorf("run %d: read spec: %w", r.ID, err)
@@ -176,7 +177,7 @@ func (s *Store) Runs(_ context.Context, limit int) (runs []*bulkhead.Run, err er
 
 func updateRun(c *sqlite.Conn, r *bulkhead.Run) error {
 	stmt, err := c.Prepare(`UPDATE runs SET state=?, held=?, reason=?, queued=?, running=?, succeeded=?, failed=?,
-		lost=?, cancelled=?, hash=?, started=?, finished=?, exit_code=?, item_limit=?, next=?, tail_cancelled=?, mark=?
+		lost=?, cancelled=?, hash=?, started=?, finished=?, exit_code=?, item_limit=?, next=?, tail_cancelled=?, mark=?, ending=?, canary_done=?
 		WHERE id=?`)
 	if err != nil {
 		return err
@@ -184,7 +185,7 @@ func updateRun(c *sqlite.Conn, r *bulkhead.Run) error {
 	for i, v := range []int64{
 		int64(r.State), bit(r.Held), 0, r.Counts.Queued, r.Counts.Running, r.Counts.Succeeded, r.Counts.Failed,
 		r.Counts.Lost, r.Counts.Cancelled, 0, micros(r.Started), micros(r.Finished), int64(r.ExitCode), int64(r.Limit),
-		r.Next, bit(r.TailCancelled), int64(r.Mark), int64(r.ID),
+		r.Next, bit(r.TailCancelled), int64(r.Mark), int64(r.Ending), bit(r.CanaryDone), int64(r.ID),
 	} {
 		stmt.BindInt64(i+1, v)
 	}

@@ -24,6 +24,8 @@ CREATE TABLE runs (
   item_limit     INTEGER NOT NULL,
   next           INTEGER NOT NULL DEFAULT 1,
   tail_cancelled INTEGER NOT NULL DEFAULT 0,
+  ending         INTEGER NOT NULL DEFAULT 0,
+  canary_done    INTEGER NOT NULL DEFAULT 0,
   mark           INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 

@@ -1,0 +1,459 @@
+// Package engine decides which item starts next and keeps what became of it.
+//
+// It is one loop. Workers ask: each request carries the result of the worker's
+// last attempt and waits for the next lease, so that a busy worker costs one
+// round trip per item. Each turn of the loop takes every request that has
+// arrived, decides (Decide is pure), commits results, leases and counters in
+// one transaction, and only then answers. While a commit waits for the disk
+// the next requests gather, so that many of them share the next sync: a
+// commit per turn is the group commit.
+//
+// The order is the guarantee. A lease is on disk before its script starts, and
+// a result is on disk before its worker gets another lease; so after a crash
+// at any instant an item is queued, or finished, or it had a live lease and is
+// lost, and there are never more of those than workers.
+//
+// When the store cannot be written nothing starts and nothing is thrown away:
+// results stay in memory, their workers wait, and the loop tries again.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"bulkhead.dev/bulkhead"
+)
+
+// Store is what the engine needs kept. Its writes are durable on return.
+type Store interface {
+	Commit(context.Context, *bulkhead.Batch) error
+	Items
+	Requests
+}
+
+// Items reads what a run still has to do.
+type Items interface {
+	Chunk(ctx context.Context, run bulkhead.RunID, index int64) ([]bulkhead.Item, error)
+	Leases(ctx context.Context, run bulkhead.RunID) ([]bulkhead.Lease, error)
+	Highest(ctx context.Context, run bulkhead.RunID) (int64, error)
+	Touched(ctx context.Context, run bulkhead.RunID, from, to int64) (map[int64]bool, error)
+	Requeued(ctx context.Context, run bulkhead.RunID, limit int) ([]bulkhead.Requeue, error)
+}
+
+// Requests is how others talk to a run that this process owns.
+type Requests interface {
+	Changed() (bool, error)
+	Requests(ctx context.Context, run bulkhead.RunID) ([]bulkhead.Request, error)
+	Retry(ctx context.Context, r *bulkhead.Run, q bulkhead.Request, now time.Time) (int64, error)
+	CancelQueued(ctx context.Context, r *bulkhead.Run, request int64) error
+}
+
+// Options of an Engine. Store is required.
+type Options struct {
+	Store Store
+	// Now is the clock; default time.Now.
+	Now func() time.Time
+	// Token makes fencing tokens; default counts up from a random number.
+	Token func() uint64
+	// Probe reports whether the state folder can be written again after a
+	// commit failed; default: it can. It may free and take back a reserve.
+	Probe func() error
+	// Relieve is called once when the disk has become full, before the first
+	// retry: it may give back room that was kept in reserve.
+	Relieve func()
+	// Lost gives what is known of an attempt whose owner died, such as the
+	// output it left; default: nothing.
+	Lost func(bulkhead.Lease) bulkhead.OutputRef
+	// Workers is told how many workers the runs can use whenever that changes.
+	Workers func(n int)
+	// Ended is told of every attempt once its result is durable.
+	Ended func(bulkhead.Attempt)
+	// Poll is how often requests of other processes are looked for; default 100 ms.
+	Poll time.Duration
+}
+
+// ErrClosed is what a worker gets when there will be no more work.
+var ErrClosed = errors.New("engine is closed")
+
+// Engine runs the runs of one process. Create it with New.
+type Engine struct {
+	opts Options
+	asks chan *ask
+	poke chan struct{}
+	done chan struct{} // closed when Run returns
+
+	mu       sync.Mutex // guards what follows, for Status
+	runs     []*run     // oldest first
+	inUse    map[PoolKey]int
+	held     map[string]int
+	hold     string // why nothing may start: the store cannot be written
+	draining string // why nothing more starts in this process; "" while it does
+	failures []Failure
+
+	idle    []*ask // ask for a lease and have none yet
+	ended   []*ask // carry a result that is not durable yet
+	workers int    // last told to Options.Workers
+
+	nextProbe  time.Time // while held
+	probePause time.Duration
+}
+
+// ask is one request of a worker.
+type ask struct {
+	slot   int
+	output bulkhead.OutputRef
+	done   *Done
+	reply  chan answer // has room for one
+	gone   <-chan struct{}
+}
+
+type answer struct {
+	work *Assignment
+	err  error
+}
+
+// Done is the result of the attempt that a lease allowed.
+type Done struct {
+	Lease  bulkhead.Lease
+	Result bulkhead.Result
+}
+
+// Assignment is a lease with what the worker has to know while it holds it.
+type Assignment struct {
+	Lease bulkhead.Lease
+	Spec  *bulkhead.Spec
+	// Stop is closed when the attempt should end: its run was cancelled or
+	// halted at once.
+	Stop <-chan struct{}
+}
+
+// New returns an engine without runs. See Adopt and Run.
+func New(opts Options) *Engine {
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.Token == nil {
+		opts.Token = tokens()
+	}
+	if opts.Probe == nil {
+		opts.Probe = func() error { return nil }
+	}
+	if opts.Poll == 0 {
+		opts.Poll = 100 * time.Millisecond
+	}
+	return &Engine{
+		opts: opts, asks: make(chan *ask), poke: make(chan struct{}, 1), done: make(chan struct{}),
+		inUse: map[PoolKey]int{}, held: map[string]int{},
+	}
+}
+
+// Next hands in the result of the worker's last attempt, if done is not nil,
+// and waits for a lease. When it returns without ErrClosed the result is
+// durable. Output is where the worker will write what the next script says.
+func (e *Engine) Next(ctx context.Context, slot int, output bulkhead.OutputRef, done *Done) (*Assignment, error) {
+	a := &ask{slot: slot, output: output, done: done, reply: make(chan answer, 1), gone: ctx.Done()}
+	select {
+	case e.asks <- a:
+	case <-e.done:
+		return nil, ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	// Once the loop has the request it answers it, or a lease could be lost
+	// between the two.
+	got := <-a.reply
+	return got.work, got.err
+}
+
+// Poke makes the loop look for requests and probe the store now.
+func (e *Engine) Poke() {
+	select {
+	case e.poke <- struct{}{}:
+	default:
+	}
+}
+
+// Drain starts nothing more; Run returns once nothing runs. Unfinished runs are
+// paused for the given reason. It may be called from any goroutine.
+func (e *Engine) Drain(reason string) {
+	e.mu.Lock()
+	e.draining = reason
+	e.mu.Unlock()
+	e.Poke()
+}
+
+// Run is the loop. It returns nil when every run is finished, or drained. When
+// ctx ends it returns at once: what runs then stays leased, and is lost.
+func (e *Engine) Run(ctx context.Context) error {
+	defer e.close()
+	poll := time.NewTicker(e.opts.Poll)
+	defer poll.Stop()
+	wake := time.NewTimer(0)
+	defer wake.Stop()
+	for {
+		select {
+		case a := <-e.asks:
+			e.take(a)
+			e.takeAll()
+		case <-wake.C:
+		case <-e.poke:
+			if err := e.lookForRequests(ctx, true); err != nil {
+				return err
+			}
+		case <-poll.C:
+			if err := e.lookForRequests(ctx, false); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		next, err := e.turn(ctx)
+		if err != nil {
+			return err
+		}
+		if e.over() {
+			return nil
+		}
+		wake.Stop()
+		if !next.IsZero() {
+			wake.Reset(max(next.Sub(e.opts.Now()), 0))
+		}
+	}
+}
+
+// maxTurn bounds how many requests one transaction answers, and with it how
+// long the first of them waits.
+const maxTurn = 4096
+
+func (e *Engine) takeAll() {
+	for range maxTurn {
+		select {
+		case a := <-e.asks:
+			e.take(a)
+		default:
+			return
+		}
+	}
+}
+
+func (e *Engine) take(a *ask) {
+	if a.done != nil {
+		e.ended = append(e.ended, a)
+	}
+	e.idle = append(e.idle, a)
+}
+
+// close answers every worker that still waits.
+func (e *Engine) close() {
+	close(e.done)
+	for _, a := range e.idle {
+		a.reply <- answer{err: ErrClosed}
+	}
+	e.idle = nil
+}
+
+// over reports whether Run is done.
+func (e *Engine) over() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, r := range e.runs {
+		drained := e.draining != "" && r.State == bulkhead.RunPaused
+		if len(r.leases) > 0 || !r.State.Finished() && !drained {
+			return false
+		}
+	}
+	return true
+}
+
+// turn takes the results that arrived, decides, commits and answers. It returns
+// when to turn again without an event.
+func (e *Engine) turn(ctx context.Context) (time.Time, error) {
+	e.probe(false)
+	if err := e.refill(ctx); err != nil {
+		return time.Time{}, err
+	}
+	now := e.opts.Now()
+	b := &bulkhead.Batch{}
+	e.mu.Lock()
+	acked := e.ended
+	for _, a := range acked {
+		if err := e.finish(b, a.done, now); err != nil {
+			e.mu.Unlock()
+			return time.Time{}, err
+		}
+	}
+	e.ended = nil
+	d, grants := e.decide(b, now)
+	e.collect(b, now)
+	e.mu.Unlock()
+
+	if err := e.commit(ctx, b, grants); err != nil {
+		return time.Time{}, err
+	}
+	for _, g := range grants {
+		if !g.undone {
+			g.to.reply <- answer{work: g.work}
+		}
+	}
+	if e.opts.Ended != nil {
+		for _, a := range b.Ended {
+			e.opts.Ended(a)
+		}
+	}
+	again, err := e.endRuns(ctx)
+	if err != nil {
+		return time.Time{}, err
+	}
+	e.tellWorkers()
+	if again {
+		return e.opts.Now(), nil
+	}
+	return e.nextWake(d), nil
+}
+
+// nextWake is when something may change without an event.
+func (e *Engine) nextWake(d Decision) time.Time {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	wake := d.Wake
+	if e.hold != "" && (wake.IsZero() || e.nextProbe.Before(wake)) {
+		wake = e.nextProbe
+	}
+	for _, r := range e.runs {
+		// Items that a refill could load now do not wait for an event either.
+		due := r.nextDue
+		if r.canLoad() && len(e.idle) > 0 && r.stop() == "" {
+			due = e.opts.Now()
+		}
+		if !due.IsZero() && (wake.IsZero() || due.Before(wake)) && r.State == bulkhead.RunRunning {
+			wake = due
+		}
+	}
+	return wake
+}
+
+// grant is a lease on its way to a worker.
+type grant struct {
+	to     *ask
+	work   *Assignment
+	run    *run
+	undone bool
+}
+
+// decide gives leases to idle workers and adds them to the batch.
+func (e *Engine) decide(b *bulkhead.Batch, now time.Time) (Decision, []*grant) {
+	e.dropGone()
+	s := e.snapshot(now)
+	d := Decide(s)
+	grants := make([]*grant, 0, len(d.Starts))
+	for i, st := range d.Starts {
+		r := e.runs[st.Run]
+		l := e.lease(r, st.Group, e.idle[i], now)
+		b.Leases = append(b.Leases, l.Lease)
+		grants = append(grants, &grant{to: e.idle[i], run: r,
+			work: &Assignment{Lease: l.Lease, Spec: &r.Spec, Stop: l.stop}})
+	}
+	e.idle = append(e.idle[:0], e.idle[len(d.Starts):]...)
+	for i, r := range e.runs {
+		r.nextStart = d.NextStart[i]
+		r.setWait(d.Waits[i])
+	}
+	return d, grants
+}
+
+// dropGone forgets workers that gave up waiting, so that no lease goes to them.
+func (e *Engine) dropGone() {
+	kept := e.idle[:0]
+	for _, a := range e.idle {
+		select {
+		case <-a.gone:
+			a.reply <- answer{err: context.Canceled}
+		default:
+			kept = append(kept, a)
+		}
+	}
+	e.idle = kept
+}
+
+// collect adds the rows of all changed runs to the batch.
+func (e *Engine) collect(b *bulkhead.Batch, now time.Time) {
+	for _, r := range e.runs {
+		r.settle(now)
+		if e.draining != "" && len(r.leases) == 0 && r.State == bulkhead.RunRunning && r.Ending == 0 {
+			r.State, r.Reason, r.Held, r.dirty = bulkhead.RunPaused, e.draining, false, true
+		}
+		r.Next = r.lowest()
+		if r.changed(b, now) {
+			b.Runs = append(b.Runs, r.saved(now))
+		}
+	}
+}
+
+func (e *Engine) snapshot(now time.Time) Snapshot {
+	s := Snapshot{Now: now, Idle: len(e.idle), InUse: e.inUse, Held: e.held, Runs: make([]RunView, len(e.runs))}
+	if e.hold != "" {
+		s.Stop = bulkhead.Verdict{Level: bulkhead.Stop, Reason: e.hold}
+	}
+	for i, r := range e.runs {
+		s.Runs[i] = r.view(e.draining)
+	}
+	return s
+}
+
+// Adopt makes the engine responsible for a run that this process owns. What its
+// former owner left running is lost. Call it before Run.
+func (e *Engine) Adopt(ctx context.Context, stored *bulkhead.Run) error {
+	r, err := newRun(stored)
+	if err != nil {
+		return err
+	}
+	leases, err := e.opts.Store.Leases(ctx, r.ID)
+	if err != nil {
+		return fmt.Errorf("read leases: %w", err)
+	}
+	if r.touchedTo, err = e.opts.Store.Highest(ctx, r.ID); err != nil {
+		return fmt.Errorf("read highest item: %w", err)
+	}
+	r.nextDue = e.opts.Now() // look for requeued items once
+	b := &bulkhead.Batch{}
+	e.mu.Lock()
+	e.runs = append(e.runs, r)
+	for _, l := range leases {
+		r.leases[l.Item.Index] = &live{Lease: l, stop: make(chan struct{})}
+		e.held[r.Spec.Owner]++
+		res := bulkhead.Result{State: bulkhead.ItemLost, How: bulkhead.HowLost, Started: l.Since}
+		if e.opts.Lost != nil {
+			res.Output = e.opts.Lost(l)
+		}
+		if err = e.finish(b, &Done{Lease: l, Result: res}, e.opts.Now()); err != nil {
+			break
+		}
+	}
+	b.Runs = append(b.Runs, r.saved(e.opts.Now()))
+	e.mu.Unlock()
+	if err == nil {
+		err = e.commit(ctx, b, nil)
+	}
+	if err == nil {
+		e.tellWorkers()
+	}
+	return err
+}
+
+// tellWorkers says how many workers the runs can use, when that changed.
+func (e *Engine) tellWorkers() {
+	e.mu.Lock()
+	n := 0
+	for _, r := range e.runs {
+		n += int(min(int64(r.Limit), r.Counts.Queued+r.Counts.Running))
+	}
+	changed := n != e.workers
+	e.workers = n
+	e.mu.Unlock()
+	if changed && e.opts.Workers != nil {
+		e.opts.Workers(n)
+	}
+}
