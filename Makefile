@@ -1,0 +1,82 @@
+# `make` lists the targets. All of them work on a Debian machine that has Go,
+# git and make: what else they need they install (see .ci/need).
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS   += --no-print-directory
+
+# How long each fuzz target runs, and where `make install` puts bulkhead.
+FUZZTIME ?= 10s
+BINDIR   ?= $(or $(shell go env GOBIN),$(firstword $(subst :, ,$(shell go env GOPATH)))/bin)
+
+# The linter is pinned, and built once for each version: that takes minutes.
+LINT_VERSION := v2.15.0
+LINT         := bin/tools/golangci-lint-$(LINT_VERSION)
+
+# Git refuses to read a checkout of another user (a CI that mounts one, say),
+# and then go refuses to build. Such a build goes without its revision.
+ifneq ($(shell git rev-parse --verify -q HEAD >/dev/null 2>&1 && echo ok),ok)
+export GOFLAGS := $(shell go env GOFLAGS) -buildvcs=false
+endif
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/bulkhead
+	go build -o bin/bulkhead ./cmd/bulkhead
+
+.PHONY: install
+install: ## install bulkhead into BINDIR (default: where go installs)
+	GOBIN="$(abspath $(BINDIR))" go install ./cmd/bulkhead
+	@echo "installed $(abspath $(BINDIR))/bulkhead"
+
+.PHONY: test
+test: ## run all tests with the race detector; a skipped test is a failure
+	@.ci/need gcc libc6-dev parallel strace
+	@CGO_ENABLED=1 go test -race -count=1 -timeout=15m -v ./... 2>&1 | awk -f .ci/test-report.awk
+
+.PHONY: test-mediawiki
+test-mediawiki: build ## run real maintenance scripts over 30 wikis, one of them broken
+	@BULKHEAD=$(CURDIR)/bin/bulkhead test/mediawiki/run.sh
+
+.PHONY: lint
+lint: $(LINT) ## run the linters; .golangci.yml says which and why
+	@$(LINT) run
+
+$(LINT):
+	@echo "building golangci-lint $(LINT_VERSION), once: this takes some minutes" >&2
+	@mkdir -p $(@D)
+	GOBIN="$(CURDIR)/$(@D)" go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	@mv $(@D)/golangci-lint $@
+
+# What the generators and formatters would change, without keeping it a secret:
+# they do change it, and the next commit can have it.
+.PHONY: generate-check
+generate-check: ## check that generated files, go.mod and formatting are current
+	@go mod tidy -diff
+	@unformatted=$$(gofmt -l .); [[ -z $$unformatted ]] || { echo "not gofmt-ed: $$unformatted"; exit 1; }
+	@state() { git status --porcelain; git diff; }; before=$$(state); go generate ./...; \
+		[[ $$before == "$$(state)" ]] || { echo "go generate changed files: commit them"; git status --short; exit 1; }
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME (default 10s)
+	@grep -rEo --include='*_test.go' '^func Fuzz\w+' . | sort | while IFS=: read -r file target; do \
+		target=$${target#func }; echo "$$target ($$(dirname "$$file"), $(FUZZTIME))"; \
+		go test -run='^$$' -fuzz="^$$target\$$" -fuzztime=$(FUZZTIME) "$$(dirname "$$file")"; \
+	done
+
+.PHONY: bench
+bench: ## measure speed and memory beside xargs and GNU parallel
+	@.ci/need parallel
+	@go run ./bench
+
+.PHONY: ci
+ci: ## run what CI runs
+	@.ci/run
+
+.PHONY: clean
+clean: ## remove what was built, the pinned tools too
+	rm -rf bin
