@@ -1,0 +1,83 @@
+package output
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+)
+
+// DefaultPoll is how often followers look for more. They look rather than
+// listen: inotify does not work on every file system that can hold a state
+// folder, and output is up to a second behind anyway.
+const DefaultPoll = 250 * time.Millisecond
+
+// Following says how to wait for more output. The zero value waits until the
+// context ends.
+type Following struct {
+	// Poll says when to look again. Default: every DefaultPoll.
+	Poll <-chan time.Time
+	// Done reports whether nothing more will be written, because the attempt or
+	// the run is over. It is asked before each look, so that everything written
+	// until then is still read. Default: never.
+	Done func() bool
+}
+
+// each calls look, now and whenever it is time, until look says that it has
+// seen everything or, after Done, has looked once more.
+func (f Following) each(ctx context.Context, look func() (over bool, err error)) error {
+	if f.Poll == nil {
+		t := time.NewTicker(DefaultPoll)
+		defer t.Stop()
+		f.Poll = t.C
+	}
+	for {
+		done := f.Done != nil && f.Done()
+		over, err := look()
+		if err != nil || over || done {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-f.Poll:
+		}
+	}
+}
+
+// Follow calls fn for every chunk of an attempt's output from its start on, as
+// it arrives, and returns when the attempt's end was read, when f.Done says
+// that it is over and everything was read, or with the error of fn or of ctx.
+// The attempt may be running, or not even have begun.
+func Follow(ctx context.Context, dir string, a Attempt, f Following, fn func(Chunk) error) error {
+	if a.Ref.Segment == 0 {
+		return nil
+	}
+	var s *segment
+	var c *cursor
+	defer func() {
+		if s != nil {
+			s.Close()
+		}
+	}()
+	err := f.each(ctx, func() (bool, error) {
+		if s == nil {
+			var err error
+			if s, err = openSegment(dir, a.Ref.Segment); errors.Is(err, fs.ErrNotExist) {
+				return false, nil
+			} else if err != nil {
+				return false, fmt.Errorf("open output: %w", err)
+			}
+			c = newCursor(s, a)
+		}
+		// The open file stays readable when the segment is sealed, and has all of
+		// the attempt then.
+		err := c.each(fn)
+		return c.over || s.sealed, err
+	})
+	if err == nil && c != nil {
+		err = c.check()
+	}
+	return err
+}

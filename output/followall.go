@@ -1,0 +1,201 @@
+package output
+
+import (
+	"cmp"
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+)
+
+// maxMerged bounds how many segments with something to read are read at once,
+// and so the memory: more overlap in time only where more workers write.
+const maxMerged = 64
+
+// FollowAll calls fn for every chunk of a run's output, of all items, from the
+// first on and then as it arrives. It returns when f.Done says that the run is
+// over and everything was read, or with the error of fn or of ctx. With a Done
+// that is always true it reads what there is.
+//
+// Chunks come in the order in which the scripts wrote them, as far as they are
+// on disk at the same look; those of one attempt always do.
+func FollowAll(ctx context.Context, dir string, f Following,
+	fn func(item int64, attempt int, c Chunk) error,
+) error {
+	m := merger{dir: dir, seen: map[int64]bool{}}
+	defer m.close()
+	return f.each(ctx, func() (bool, error) { return false, m.look(ctx, fn) })
+}
+
+// merger reads all segments of a run.
+type merger struct {
+	dir  string
+	seen map[int64]bool
+	live []*feed // ascending, not read to their final end
+}
+
+func (m *merger) close() {
+	for _, f := range m.live {
+		f.close()
+	}
+}
+
+// look reads everything that is there now.
+func (m *merger) look(ctx context.Context, fn func(int64, int, Chunk) error) error {
+	found, err := list(m.dir)
+	if err != nil {
+		return fmt.Errorf("list output: %w", err)
+	}
+	for _, f := range m.live {
+		f.final = found.isSealed(f.number)
+	}
+	m.add(found)
+
+	var open feeds
+	waiting := m.live
+	for len(waiting) > 0 || len(open) > 0 {
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		if len(waiting) > 0 && len(open) < maxMerged {
+			f := waiting[0]
+			waiting = waiting[1:]
+			more, err := f.advance(m.dir)
+			if err != nil {
+				return err
+			}
+			if more {
+				heap.Push(&open, f)
+			}
+			continue
+		}
+		f := open[0]
+		if err := fn(f.header.item, f.header.attempt, f.chunk); err != nil {
+			return err
+		}
+		more, err := f.advance(m.dir)
+		if err != nil {
+			return err
+		}
+		if more {
+			heap.Fix(&open, 0)
+		} else {
+			heap.Pop(&open)
+		}
+	}
+	m.drop()
+	return nil
+}
+
+// add takes in the segments that were not seen before.
+func (m *merger) add(found listing) {
+	for _, n := range slices.Concat(found.sealed, found.raw) {
+		if !m.seen[n] {
+			m.seen[n] = true
+			m.live = append(m.live, &feed{number: n, final: found.isSealed(n)})
+		}
+	}
+	slices.SortFunc(m.live, func(a, b *feed) int { return cmp.Compare(a.number, b.number) })
+}
+
+// drop forgets the segments that were read to their end for good.
+func (m *merger) drop() {
+	live := m.live[:0]
+	for _, f := range m.live {
+		if !f.over {
+			live = append(live, f)
+		}
+	}
+	clear(m.live[len(live):])
+	m.live = live
+}
+
+// feed is one segment and the chunk that comes next in it.
+type feed struct {
+	number  int64
+	final   bool // it was sealed before this look: its end is the end
+	over    bool
+	segment *segment
+	scan    scanner
+	header  header
+	chunk   Chunk
+}
+
+func (f *feed) close() {
+	if f.segment != nil {
+		f.segment.Close()
+		f.segment = nil
+	}
+}
+
+// advance reads up to the next chunk and reports whether there is one.
+func (f *feed) advance(dir string) (bool, error) {
+	if f.segment == nil {
+		s, err := openSegment(dir, f.number)
+		if errors.Is(err, fs.ErrNotExist) {
+			f.over = true // removed
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("open output: %w", err)
+		}
+		f.segment, f.scan = s, newScanner(s, f.number, 0, 0)
+	}
+	for {
+		r, err := f.scan.next()
+		if errors.Is(err, io.EOF) || errors.Is(err, errTorn) {
+			f.rest()
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		switch {
+		case r.kind == kindAttempt:
+			f.header, _ = r.header()
+		case r.isChunk():
+			f.chunk, _ = r.chunk(f.header.start)
+			return true, nil
+		}
+	}
+}
+
+// rest is how a feed waits for the next look: with little memory, and without a
+// file if there will be nothing more.
+func (f *feed) rest() {
+	if cap(f.scan.win.buf) > firstStep {
+		f.scan.win = window{src: f.segment}
+	}
+	f.chunk = Chunk{}
+	if f.final || f.segment.sealed {
+		f.over = true
+		f.close()
+	}
+}
+
+// feeds is a heap by the time of the next chunk.
+type feeds []*feed
+
+func (h feeds) Len() int { return len(h) }
+func (h feeds) Less(i, j int) bool {
+	a, b := h[i], h[j]
+	if !a.chunk.At.Equal(b.chunk.At) {
+		return a.chunk.At.Before(b.chunk.At)
+	}
+	return a.number < b.number
+}
+func (h feeds) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+
+// Push and Pop are heap.Interface.
+func (h *feeds) Push(x any) { *h = append(*h, x.(*feed)) }
+
+// Pop is heap.Interface.
+func (h *feeds) Pop() any {
+	old := *h
+	f := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return f
+}
