@@ -96,13 +96,15 @@ type Spec struct {
 	Comment string `json:"comment,omitempty"` // why; often a task number
 	Owner   string `json:"owner,omitempty"`   // user@host
 
-	Command []string  `json:"command"`         // templates, one per argument; never joined into a shell line
-	Env     []string  `json:"env,omitempty"`   // NAME=TEMPLATE, on top of the environment of the bulkhead process
-	Dir     string    `json:"dir"`             // absolute working folder
-	Stdin   *string   `json:"stdin,omitempty"` // template; nil: nothing to read
-	Inputs  []Source  `json:"inputs,omitempty"`
-	Columns []string  `json:"columns,omitempty"` // of every item, in order; empty: one item, nothing is replaced
-	Pools   []PoolUse `json:"pools,omitempty"`
+	Command []string `json:"command"`         // templates, one per argument; never joined into a shell line
+	Env     []string `json:"env,omitempty"`   // NAME=TEMPLATE, on top of the environment of the bulkhead process
+	Dir     string   `json:"dir"`             // absolute working folder
+	Stdin   *string  `json:"stdin,omitempty"` // template; nil: nothing to read
+	Inputs  []Source `json:"inputs,omitempty"`
+	// InputDir is the absolute folder that relative inputs are in.
+	InputDir string    `json:"input_dir,omitempty"`
+	Columns  []string  `json:"columns,omitempty"` // of every item, in order; empty: one item, nothing is replaced
+	Pools    []PoolUse `json:"pools,omitempty"`
 
 	Limit      int           `json:"limit"`                 // items at once; at least 1
 	Rate       Rate          `json:"rate,omitempty"`        // starts; zero: unlimited

@@ -83,13 +83,18 @@ func (s *Store) Accept(_ context.Context, r *bulkhead.Run, rest []bulkhead.Item,
 	return err
 }
 
-// Accepted is the number of items appended so far.
-func (s *Store) Accepted(_ context.Context, run bulkhead.RunID) (n int64, err error) {
-	err = s.read(func(c *sqlite.Conn) error {
-		n, err = queryInt(c, `SELECT coalesce(max(first + count), 1) - 1 FROM chunks WHERE run = ?`, int64(run))
-		return err
-	})
-	return n, err
+// Accepted calls fn for the items appended so far, in order.
+func (s *Store) Accepted(ctx context.Context, run bulkhead.RunID, fn func(bulkhead.Item)) error {
+	for next := int64(1); ; {
+		items, err := s.Chunk(ctx, run, next)
+		if err != nil || len(items) == 0 {
+			return err
+		}
+		for _, it := range items {
+			fn(it)
+		}
+		next = items[len(items)-1].Index + 1
+	}
 }
 
 // Delete removes a run and all its rows. Its output is not the store's.

@@ -1,0 +1,444 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/plan"
+	"bulkhead.dev/bulkhead/store/sqlite"
+)
+
+func (a *app) pauseCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "pause RUN",
+		Short: "Start nothing more of a run; what runs goes on",
+		Args:  exactly("RUN"), ValidArgsFunction: a.completeRuns,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.ask(cmd.Context(), args[0], bulkhead.Request{Kind: bulkhead.RequestPause}, unfinished)
+		},
+	}
+}
+
+func (a *app) cancelCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "cancel RUN",
+		Short: "End a run: SIGTERM to what runs, SIGKILL after its grace; what is queued is cancelled",
+		Args:  exactly("RUN"), ValidArgsFunction: a.completeRuns,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.ask(cmd.Context(), args[0], bulkhead.Request{Kind: bulkhead.RequestCancel}, unfinished)
+		},
+	}
+}
+
+func (a *app) limitCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:     "limit RUN N",
+		Short:   "Change how many items of a run may run at once",
+		Example: "  bulkhead limit 7 2",
+		Args:    exactly("RUN", "N"), ValidArgsFunction: a.completeRuns,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			n, err := strconv.Atoi(args[1])
+			if err != nil || n < 1 || n > maxLimit {
+				return usage("bulkhead pause stops a run from starting anything", "limit %q is not a number from 1 to %d", args[1], maxLimit)
+			}
+			return a.ask(cmd.Context(), args[0], bulkhead.Request{Kind: bulkhead.RequestLimit, Limit: n}, unfinished)
+		},
+	}
+}
+
+func (a *app) resumeCmd() *cobra.Command {
+	var detach, accepted bool
+	cmd := &cobra.Command{
+		Use:   "resume RUN",
+		Short: "Go on with a run that was paused, interrupted, or whose process died",
+		Long: `Go on with a run that was paused, interrupted, or whose process died.
+
+If its process lives, it goes on there. Otherwise this process takes the run
+over: items that were running when the former one died are lost (they may have
+started, nobody saw the end) and are not run again unless the run has --retries
+or bulkhead retry --lost says so. Nothing else runs twice.
+
+Input files are read again and compared; if they changed since the run was
+accepted, the run is refused. --accepted goes on with the items as accepted.`,
+		Example: "  bulkhead resume 7\n  bulkhead resume -d 7",
+		Args:    exactly("RUN"), ValidArgsFunction: a.completeRuns,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withRun(cmd.Context(), args[0], func(st *sqlite.Store, r *bulkhead.Run) error {
+				return a.resume(cmd.Context(), st, r, detach, accepted)
+			})
+		},
+	}
+	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "go on in the background")
+	cmd.Flags().BoolVar(&accepted, "accepted", false, "do not compare the input, use the items as they were accepted")
+	return cmd
+}
+
+func (a *app) retryCmd() *cobra.Command {
+	var sel bulkhead.Selection
+	var detach bool
+	cmd := &cobra.Command{
+		Use:   "retry RUN [ITEM…]",
+		Short: "Run failed, lost or given items of a run again",
+		Long: `Run items of a run again: failed ones by default, or those that the flags and
+arguments say. Each gets one more attempt and as many retries as the run has
+left for it. Earlier attempts keep their results and output.`,
+		Example: "  bulkhead retry 7 --failed\n  bulkhead retry 7 --lost\n  bulkhead retry 7 12 13",
+		Args:    cobra.MinimumNArgs(1), ValidArgsFunction: a.completeRuns,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withRun(cmd.Context(), args[0], func(st *sqlite.Store, r *bulkhead.Run) error {
+				var err error
+				if sel.Items, err = parseItems(r, args[1:]); err != nil {
+					return err
+				}
+				if !sel.Failed && !sel.Lost && !sel.Cancelled && len(sel.Items) == 0 {
+					sel.Failed = true
+				}
+				return a.retry(cmd.Context(), st, r, sel, detach)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&sel.Failed, "failed", false, "all failed items")
+	cmd.Flags().BoolVar(&sel.Lost, "lost", false, "all lost items; they may have done their work")
+	cmd.Flags().BoolVar(&sel.Cancelled, "cancelled", false, "all cancelled items")
+	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "run them in the background")
+	return cmd
+}
+
+// unfinished refuses what makes no sense for a finished run.
+func unfinished(r *bulkhead.Run) error {
+	if !r.State.Finished() && r.State != bulkhead.RunAccepting {
+		return nil
+	}
+	hint := fmt.Sprintf("bulkhead retry %d runs items of it again", r.ID)
+	if r.State == bulkhead.RunAccepting {
+		hint = fmt.Sprintf("it is still reading its input; bulkhead rm %d removes it if nothing does", r.ID)
+	}
+	return &bulkhead.Error{Code: bulkhead.CodeConflict, Message: fmt.Sprintf("run %d is %s already", r.ID, r.State), Hint: hint}
+}
+
+// ask asks something of a run, waits until it is done and prints how it stands.
+func (a *app) ask(ctx context.Context, arg string, q bulkhead.Request, allowed func(*bulkhead.Run) error) error {
+	return a.withRun(ctx, arg, func(st *sqlite.Store, r *bulkhead.Run) error {
+		if err := allowed(r); err != nil {
+			return err
+		}
+		owner, err := a.deliver(ctx, st, r, q)
+		if err != nil {
+			return err
+		}
+		if owner {
+			if err := a.carryOut(ctx, st, r.ID); err != nil {
+				return err
+			}
+		}
+		return a.say(ctx, st, r.ID)
+	})
+}
+
+// say prints how a run stands now.
+func (a *app) say(ctx context.Context, st *sqlite.Store, id bulkhead.RunID) error {
+	r, err := st.Run(ctx, id)
+	if err != nil {
+		return err
+	}
+	reason := ""
+	if r.Reason != "" {
+		reason = ": " + r.Reason
+	}
+	fmt.Fprintf(a.stderr, "run %d: %s, limit %d, %d running, %d queued%s\n", r.ID, r.Shown(), r.Limit, r.Counts.Running, r.Counts.Queued, reason)
+	return nil
+}
+
+// askEvery is how often it is looked whether a request was carried out.
+const askEvery = 20 * time.Millisecond
+
+// deliver stores a request and waits until the run's owner has carried it out.
+// If the run has no owner it reports true: this process owns it now, and the
+// request still waits.
+func (a *app) deliver(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, q bulkhead.Request) (owner bool, err error) {
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	q.Run, q.By, q.At = r.ID, me(), time.Now()
+	id, err := st.Ask(ctx, q)
+	if err != nil {
+		return false, err
+	}
+	tick := time.NewTicker(askEvery)
+	defer tick.Stop()
+	report := every(2 * time.Second)
+	for {
+		if pending, err := st.Pending(ctx, id); err != nil || !pending {
+			return false, err
+		}
+		if own, err := st.Own(r.ID); err != nil || own {
+			return own, err
+		}
+		if report() {
+			fmt.Fprintf(a.stderr, "run %d: waiting for the process that owns it (it is busy, or its scripts are being ended)\n", r.ID)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false, errors.Join(st.Withdraw(context.WithoutCancel(ctx), id), exitError(exitInterrupted))
+		}
+	}
+}
+
+// carryOut does what was asked of a run that this process owns, and lets it go.
+func (a *app) carryOut(ctx context.Context, st *sqlite.Store, id bulkhead.RunID) error {
+	l, err := a.adopt(ctx, st)
+	if err != nil {
+		return err
+	}
+	defer l.worker.Close()
+	r, err := st.Run(ctx, id)
+	if err != nil {
+		return err
+	}
+	if err := l.prepare(r); err != nil {
+		return err
+	}
+	err = l.engine.CarryOut(ctx)
+	l.dropReserve(id)
+	return errors.Join(err, l.log.Close(ctx), st.Disown(id))
+}
+
+// takeOver goes on with a run that this process owns.
+func (a *app) takeOver(ctx context.Context, st *sqlite.Store, id bulkhead.RunID, detach bool) error {
+	r, err := st.Run(ctx, id)
+	if err != nil {
+		return err
+	}
+	if detach {
+		return a.detach(st, r, "")
+	}
+	l, err := a.adopt(ctx, st)
+	if err != nil {
+		return err
+	}
+	defer l.worker.Close()
+	return l.own(r)
+}
+
+func (a *app) resume(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, detach, accepted bool) error {
+	if r.State.Finished() {
+		return unfinished(r)
+	}
+	if r.State == bulkhead.RunAccepting {
+		return a.resumeAccepting(ctx, st, r, detach)
+	}
+	if !accepted {
+		if err := a.compareInput(&r.Spec, r.Hash, -1, r.Counts.Total()); err != nil {
+			return err
+		}
+	}
+	owner, err := a.deliver(ctx, st, r, bulkhead.Request{Kind: bulkhead.RequestResume})
+	if err != nil {
+		return err
+	}
+	if !owner {
+		return a.say(ctx, st, r.ID)
+	}
+	return a.takeOver(ctx, st, r.ID, detach)
+}
+
+// compareInput reads the first n items of the input again (-1: all) and refuses
+// what differs from what was accepted. Input that cannot be read again, such as
+// standard input, is taken as it was accepted.
+func (a *app) compareInput(spec *bulkhead.Spec, hash string, n, accepted int64) error {
+	for _, src := range spec.Inputs {
+		if !plan.Rereadable(src, plan.Options{Dir: spec.InputDir}) {
+			return nil
+		}
+	}
+	if len(spec.Inputs) == 0 {
+		return nil
+	}
+	now, count, err := plan.HashOf(spec.Inputs, plan.Options{Dir: spec.InputDir}, n)
+	if err != nil {
+		return fmt.Errorf("read the input again: %w", err)
+	}
+	if now == hash {
+		return nil
+	}
+	return &bulkhead.Error{Code: bulkhead.CodeConflict,
+		Message: fmt.Sprintf("the input changed since the run was accepted: it was sha256 %s (%d items), it is sha256 %s (%d items)", hash, accepted, now, count),
+		Hint:    "put the input back as it was, or resume --accepted to go on with the items as they were accepted"}
+}
+
+// resumeAccepting reads on where accepting was cut off.
+func (a *app) resumeAccepting(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, detach bool) error {
+	if own, err := st.Own(r.ID); err != nil {
+		return err
+	} else if !own {
+		return &bulkhead.Error{Code: bulkhead.CodeConflict, Message: fmt.Sprintf("run %d is still reading its input", r.ID),
+			Hint: "wait for it, or bulkhead ls to see how far it is"}
+	}
+	sum, stored := plan.NewSum(r.Spec.Columns), int64(0)
+	err := st.Accepted(ctx, r.ID, func(it bulkhead.Item) {
+		sum.Add(it)
+		stored = it.Index
+	})
+	if err != nil {
+		return err
+	}
+	for _, src := range r.Spec.Inputs {
+		if !plan.Rereadable(src, plan.Options{Dir: r.Spec.InputDir}) {
+			return &bulkhead.Error{Code: bulkhead.CodeConflict,
+				Message: fmt.Sprintf("run %d was cut off after %d items of an input that cannot be read again (%s)", r.ID, stored, src.From),
+				Hint:    fmt.Sprintf("nothing of it ran; bulkhead rm %d, and run it again", r.ID)}
+		}
+	}
+	if err := a.compareInput(&r.Spec, sum.Hash(), stored, stored); err != nil {
+		return err
+	}
+	in, err := plan.Open(r.Spec.Inputs, plan.Options{Dir: r.Spec.InputDir})
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	l := &local{app: a, ctx: ctx, store: st}
+	if err := l.acceptItems(ctx, r, in, stored); err != nil {
+		return err
+	}
+	return a.takeOver(ctx, st, r.ID, detach)
+}
+
+func (a *app) retry(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, sel bulkhead.Selection, detach bool) error {
+	if r.State == bulkhead.RunAccepting {
+		return unfinished(r)
+	}
+	if err := checkRetry(ctx, st, r, sel); err != nil {
+		return err
+	}
+	owner, err := a.deliver(ctx, st, r, bulkhead.Request{Kind: bulkhead.RequestRetry, Selection: sel})
+	if err != nil {
+		return err
+	}
+	if !owner {
+		return a.say(ctx, st, r.ID)
+	}
+	return a.takeOver(ctx, st, r.ID, detach)
+}
+
+// checkRetry refuses a retry that would do nothing, or not what was meant.
+func checkRetry(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, sel bulkhead.Selection) error {
+	c, n := r.Counts, int64(len(sel.Items))
+	for _, s := range []struct {
+		wanted bool
+		count  int64
+	}{{sel.Failed, c.Failed}, {sel.Lost, c.Lost}, {sel.Cancelled, c.Cancelled}} {
+		if s.wanted {
+			n += s.count
+		}
+	}
+	if n == 0 {
+		return &bulkhead.Error{Code: bulkhead.CodeConflict, Message: fmt.Sprintf("run %d has no such items: %d failed, %d lost, %d cancelled", r.ID, c.Failed, c.Lost, c.Cancelled)}
+	}
+	return eachItem(ctx, st, r, bulkhead.ItemQuery{From: 1, To: 1}, sel.Items, func(it bulkhead.ItemStatus) error {
+		if len(sel.Items) == 0 {
+			return nil
+		}
+		switch {
+		case it.State == bulkhead.ItemQueued || it.State == bulkhead.ItemRunning:
+			return &bulkhead.Error{Code: bulkhead.CodeConflict, Message: fmt.Sprintf("item %d of run %d is %s", it.Index, r.ID, it.State)}
+		case it.Attempt.N == 0:
+			return &bulkhead.Error{Code: bulkhead.CodeConflict, Message: fmt.Sprintf("item %d of run %d never started", it.Index, r.ID),
+				Hint: fmt.Sprintf("bulkhead retry %d --cancelled queues all that never started", r.ID)}
+		}
+		return nil
+	})
+}
+
+func (a *app) waitCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "wait RUN",
+		Short: "Wait for a run to end; the exit code is what the run's would be",
+		Args:  exactly("RUN"), ValidArgsFunction: a.completeRuns,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withRun(cmd.Context(), args[0], func(st *sqlite.Store, r *bulkhead.Run) error {
+				return a.wait(cmd.Context(), st, r.ID)
+			})
+		},
+	}
+}
+
+// waitEvery is how often wait looks.
+const waitEvery = 100 * time.Millisecond
+
+func (a *app) wait(ctx context.Context, st *sqlite.Store, id bulkhead.RunID) error {
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	tick := time.NewTicker(waitEvery)
+	defer tick.Stop()
+	report := every(statusEvery)
+	var m meter
+	for {
+		// The lock first: an owner that ends stores how before it lets go.
+		owned, err := st.Owned(id)
+		if err != nil {
+			return err
+		}
+		r, err := st.Run(ctx, id)
+		if err != nil {
+			return err
+		}
+		if r.State.Finished() {
+			a.summary(r)
+			return exitOf(r)
+		}
+		if !owned {
+			if err := checkOwner(st, r); err != nil {
+				return err
+			}
+			a.summary(r)
+			return exitError(exitInterrupted)
+		}
+		m.add(time.Now(), r.Counts.Finished())
+		if report() {
+			fmt.Fprintln(a.stderr, statusLine(r, &m))
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			fmt.Fprintf(a.stderr, "run %d goes on; bulkhead cancel %d ends it\n", id, id)
+			return exitError(exitInterrupted)
+		}
+	}
+}
+
+// lockFD is where a detached process finds the lock file of its parent.
+const lockFD = 3
+
+func (a *app) continueCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "continue-run RUN", Hidden: true, Args: exactly("RUN"),
+		Short: "Go on with a run whose ownership is inherited (used by --detach)",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := parseRun(args[0])
+			if err != nil {
+				return err
+			}
+			l, err := a.openLocal(cmd.Context(), os.NewFile(lockFD, "owners.lock"))
+			if err != nil {
+				return err
+			}
+			defer l.close()
+			r, err := l.store.Run(cmd.Context(), id)
+			if err != nil {
+				return err
+			}
+			if ok, err := l.store.Own(id); err != nil || !ok {
+				return errors.Join(err, fmt.Errorf("run %d is not ours", id))
+			}
+			return l.own(r)
+		},
+	}
+}

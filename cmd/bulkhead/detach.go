@@ -1,0 +1,48 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+
+	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/store/sqlite"
+)
+
+// detach lets a process of its own go on with a run: in its own session, so
+// that the terminal may go, and with our lock file, so that the ownership goes
+// over without a gap. What it has to say goes to a file beside the output.
+func (a *app) detach(st *sqlite.Store, r *bulkhead.Run, out outputFlag) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	dir := outputDir(st, r.ID)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make output folder: %w", err)
+	}
+	says, err := os.OpenFile(filepath.Join(dir, "process.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("open log of the detached process: %w", err)
+	}
+	defer says.Close()
+	cmd := exec.Command(self, "--state", st.Dir(), "continue-run", r.ID.String())
+	cmd.Stdout, cmd.Stderr = says, says
+	cmd.ExtraFiles = []*os.File{st.OwnerFile()} // becomes lockFD
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start detached process: %w", err)
+	}
+	if err := cmd.Process.Release(); err != nil {
+		return err
+	}
+	fmt.Fprintf(a.stderr, "run %d: %s: %d items, in the background; `bulkhead wait %d` waits, `bulkhead logs %d -f` follows\n",
+		r.ID, r.Spec.Name, r.Counts.Total(), r.ID, r.ID)
+	if out == "json" {
+		return writeJSON(a.stdout, newRunView(r))
+	}
+	fmt.Fprintln(a.stdout, r.ID)
+	return nil
+}

@@ -1,0 +1,339 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/engine"
+	"bulkhead.dev/bulkhead/output"
+	"bulkhead.dev/bulkhead/store/sqlite"
+	"bulkhead.dev/bulkhead/worker"
+)
+
+// local is the local setting: engine, store and workers in this process.
+type local struct {
+	app    *app
+	ctx    context.Context
+	store  *sqlite.Store
+	worker *worker.Worker
+
+	spec    *bulkhead.Spec
+	command []bulkhead.Template
+	env     []bulkhead.Template
+	stdin   *bulkhead.Template
+	base    []string // environment of every attempt
+
+	engine *engine.Engine
+	log    *output.Log
+	kill   context.CancelCauseFunc // ends attempts without grace
+
+	mu      sync.Mutex
+	workers int // goroutines
+	wg      sync.WaitGroup
+}
+
+// openStore opens the state folder for a command that only reads or asks.
+func (a *app) openStore(ctx context.Context) (*sqlite.Store, error) {
+	dir, err := a.stateDir()
+	if err != nil {
+		return nil, err
+	}
+	return sqlite.Open(ctx, dir)
+}
+
+// openLocal opens the state folder for a command that runs scripts.
+func (a *app) openLocal(ctx context.Context, inherited ...*os.File) (*local, error) {
+	st, err := a.openStore(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range inherited {
+		if err := st.InheritOwner(f); err != nil {
+			return nil, errors.Join(err, st.Close())
+		}
+	}
+	l, err := a.adopt(ctx, st)
+	if err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
+	return l, nil
+}
+
+// adopt makes an open store the base of a local setting.
+func (a *app) adopt(ctx context.Context, st *sqlite.Store) (*local, error) {
+	// The guardian holds the lock file: after a kill -9 the run counts as owned
+	// until its scripts are gone.
+	w, err := worker.New(worker.Options{HoldFiles: []*os.File{st.OwnerFile()}})
+	if err != nil {
+		return nil, err
+	}
+	return &local{app: a, ctx: ctx, store: st, worker: w}, nil
+}
+
+func (l *local) close() {
+	_ = l.worker.Close()
+	_ = l.store.Close()
+}
+
+// outputDir is where the output of a run is kept.
+func outputDir(st *sqlite.Store, id bulkhead.RunID) string {
+	return filepath.Join(st.Dir(), "output", id.String())
+}
+
+// prepare readies everything to work on a run that this process owns, and takes
+// over what a former owner left.
+func (l *local) prepare(r *bulkhead.Run) (err error) {
+	if r.Mark != l.worker.Mark() {
+		if _, err := worker.KillMarked(l.ctx, r.Mark, r.Spec.Grace); err != nil {
+			return fmt.Errorf("end what the former process of run %d left: %w", r.ID, err)
+		}
+		r.Mark = l.worker.Mark()
+	}
+	l.spec = &r.Spec
+	if l.command, err = parseAll(r.Spec.Command, r.Spec.Columns); err != nil {
+		return err
+	}
+	if l.env, err = parseAll(r.Spec.Env, r.Spec.Columns); err != nil {
+		return err
+	}
+	if r.Spec.Stdin != nil {
+		t, err := bulkhead.ParseTemplate(*r.Spec.Stdin, r.Spec.Columns)
+		if err != nil {
+			return err
+		}
+		l.stdin = &t
+	}
+	l.base = append(os.Environ(), "BULKHEAD_RUN="+r.ID.String())
+	if l.log, err = output.OpenLog(output.Options{Dir: outputDir(l.store, r.ID)}); err != nil {
+		return err
+	}
+	reserve := l.reserve(r.ID)
+	_ = reserve.take() // without it a full disk is only told of later
+	l.engine = engine.New(engine.Options{
+		Store:   l.store,
+		Workers: l.grow,
+		Probe:   reserve.take,
+		Relieve: reserve.give,
+		Lost: func(lease bulkhead.Lease) bulkhead.OutputRef {
+			// What cannot be measured is only not shown; the item is lost either way.
+			ref, _ := output.Measure(outputDir(l.store, r.ID), output.Attempt{Item: lease.Item.Index, N: lease.Attempt, Ref: lease.Output})
+			return ref
+		},
+	})
+	return l.engine.Adopt(l.ctx, r)
+}
+
+// own works on a run until it is over, with everything that a person in front
+// of it expects, and returns its exit code as an error.
+func (l *local) own(r *bulkhead.Run) error {
+	ctx, kill := context.WithCancelCause(l.ctx)
+	defer kill(nil)
+	l.ctx, l.kill = ctx, kill
+	if err := l.prepare(r); err != nil {
+		return err
+	}
+	if err := l.engine.CarryOut(ctx); err != nil {
+		return err
+	}
+	stop := l.handleSignals(r)
+	defer stop()
+	show := l.display(r)
+	err := l.engine.Run(ctx)
+	l.wg.Wait()
+	show()
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	if cerr := l.log.Close(closing); cerr != nil && err == nil {
+		fmt.Fprintf(l.app.stderr, "bulkhead: output of run %d is kept uncompressed: %v\n", r.ID, cerr)
+	}
+	if err != nil {
+		return err
+	}
+	l.dropReserve(r.ID)
+	return l.finish(r)
+}
+
+// dropReserve removes what prepare took.
+func (l *local) dropReserve(id bulkhead.RunID) { l.reserve(id).give() }
+
+func (l *local) reserve(id bulkhead.RunID) *reserve {
+	return &reserve{path: filepath.Join(l.store.Dir(), fmt.Sprintf("reserve.%d", id))}
+}
+
+// finish says how the run ended and gives up its ownership.
+func (l *local) finish(r *bulkhead.Run) error {
+	end, err := l.store.Run(context.WithoutCancel(l.ctx), r.ID)
+	if err != nil {
+		return err
+	}
+	if err := l.store.Disown(r.ID); err != nil {
+		return err
+	}
+	l.app.summary(end)
+	return exitOf(end)
+}
+
+// exitOf is the exit code of a run, as an error.
+func exitOf(r *bulkhead.Run) error {
+	switch {
+	case r.State == bulkhead.RunSucceeded:
+		return nil
+	case r.Spec.Single() && r.Counts.Lost == 0 && r.State == bulkhead.RunFailed:
+		return exitError(r.ExitCode)
+	case r.State == bulkhead.RunFailed:
+		return exitError(exitFailed)
+	}
+	return exitError(exitInterrupted)
+}
+
+// grow makes sure that there are n workers.
+func (l *local) grow(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for ; l.workers < n; l.workers++ {
+		slot := l.workers
+		l.wg.Go(func() { l.work(slot) })
+	}
+}
+
+// work is one worker: ask, run, report with the next question.
+func (l *local) work(slot int) {
+	out := l.log.Writer()
+	var done *engine.Done
+	for {
+		a, err := l.engine.Next(l.ctx, slot, out.Position(), done)
+		if err != nil {
+			return // the engine is closed or we are told to stop at once
+		}
+		done = &engine.Done{Lease: a.Lease, Result: l.attempt(a, out)}
+	}
+}
+
+// attempt runs one attempt and returns its result once its output is written.
+func (l *local) attempt(a *engine.Assignment, out *output.Writer) bulkhead.Result {
+	ctx, cancel := context.WithCancelCause(l.ctx)
+	defer cancel(nil)
+	over := make(chan struct{})
+	defer close(over)
+	go func() {
+		select {
+		case <-a.Stop:
+			cancel(context.Canceled)
+		case <-over:
+		}
+	}()
+	out.Begin(a.Lease.Item.Index, a.Lease.Attempt, time.Now(), l.spec.MaxOutput)
+	sink := &sink{local: l, out: out}
+	if l.spec.Single() {
+		sink.copies = true
+	}
+	res := l.worker.Run(ctx, l.job(a.Lease), sink)
+	dropped := res.Output.Dropped
+	for {
+		ref, err := out.End()
+		if err == nil || l.ctx.Err() != nil {
+			res.Output = ref
+			res.Output.Dropped += dropped
+			return res
+		}
+		l.pauseFor(err)
+	}
+}
+
+// pauseFor holds the run because its output cannot be written, and waits a
+// little before the next try.
+func (l *local) pauseFor(err error) {
+	l.engine.Hold(fmt.Sprintf("output: %v", err))
+	select {
+	case <-time.After(200 * time.Millisecond):
+	case <-l.ctx.Done():
+	}
+}
+
+func (l *local) job(lease bulkhead.Lease) worker.Job {
+	env := make([]string, len(l.base), len(l.base)+len(l.env)+2)
+	copy(env, l.base)
+	env = append(env, fmt.Sprintf("BULKHEAD_ITEM=%d", lease.Item.Index), fmt.Sprintf("BULKHEAD_ATTEMPT=%d", lease.Attempt))
+	job := worker.Job{
+		Args: expandAll(l.command, lease.Item), Env: append(env, expandAll(l.env, lease.Item)...),
+		Dir: l.spec.Dir, Timeout: l.spec.Timeout, Grace: l.spec.Grace,
+	}
+	switch {
+	case l.stdin != nil:
+		text := l.stdin.Expand(lease.Item)
+		job.Stdin = &text
+	case l.spec.Single():
+		// Like the script itself: it reads what we were given to read.
+		job.StdinFile, _ = l.app.stdin.(*os.File)
+	}
+	return job
+}
+
+// sink takes the output of one attempt. The worker repeats a call that failed
+// with the same bytes, while the writer has kept them: so a repeated call only
+// flushes.
+type sink struct {
+	local  *local
+	out    *output.Writer
+	copies bool // to our own streams as well
+	kept   bool // the bytes of the call that failed are in the writer
+}
+
+func (s *sink) Write(stream int, at time.Time, p []byte) error {
+	var err error
+	if s.kept {
+		err = s.out.Flush()
+	} else {
+		if s.copies {
+			s.copy(stream, p)
+		}
+		err = s.out.Write(output.Stream(stream), at, p)
+	}
+	s.kept = err != nil
+	if err != nil {
+		s.local.engine.Hold(fmt.Sprintf("output: %v", err))
+	}
+	return err
+}
+
+// copy passes output through. That our reader is gone must not end the script:
+// its output is kept all the same.
+func (s *sink) copy(stream int, p []byte) {
+	if stream == worker.Stderr {
+		_, _ = s.local.app.stderr.Write(p)
+		return
+	}
+	_, _ = s.local.app.stdout.Write(p)
+}
+
+// reserveSize is the room that is kept so that a full disk can still be told of
+// in the store, together with the results of what runs.
+const reserveSize = 4 << 20
+
+// reserve is a file that only takes up room, to be given back when the disk is
+// full.
+type reserve struct{ path string }
+
+// take takes up the room. It fails while the disk is full.
+func (r *reserve) take() error {
+	f, err := os.OpenFile(r.path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	err = unix.Fallocate(int(f.Fd()), 0, 0, reserveSize)
+	if errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.ENOSYS) {
+		err = nil // a file system that cannot reserve
+	}
+	return errors.Join(err, f.Close())
+}
+
+func (r *reserve) give() { _ = os.Remove(r.path) }

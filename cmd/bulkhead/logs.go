@@ -1,0 +1,353 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/output"
+	"bulkhead.dev/bulkhead/store/sqlite"
+)
+
+type logsFlags struct {
+	follow, failed, times bool
+	tail, attempt         int
+}
+
+func (a *app) logsCmd() *cobra.Command {
+	var f logsFlags
+	cmd := &cobra.Command{
+		Use:   "logs RUN [ITEM]",
+		Short: "Print what scripts wrote",
+		Long: `Print what the scripts of a run wrote: of one item, or of all.
+
+What a script wrote to its standard output goes to standard output, the rest to
+standard error. With more than one item each line begins with the item's number.
+Without -f the items come in order; with -f lines come as they are written,
+until the run is over or Ctrl-C.`,
+		Example: `  bulkhead logs 7 12
+  bulkhead logs 7 -f
+  bulkhead logs 7 --failed`,
+		Args:              cobra.RangeArgs(1, 2),
+		ValidArgsFunction: a.completeRuns,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withRun(cmd.Context(), args[0], func(st *sqlite.Store, r *bulkhead.Run) error {
+				items, err := parseItems(r, args[1:])
+				if err != nil {
+					return err
+				}
+				ctx, stop := interruptible(cmd.Context())
+				defer stop()
+				return a.logs(ctx, st, r, items, f)
+			})
+		},
+	}
+	fl := cmd.Flags()
+	fl.BoolVarP(&f.follow, "follow", "f", false, "go on with what is written from now on")
+	fl.BoolVar(&f.failed, "failed", false, "only failed items, the last lines of each")
+	fl.IntVar(&f.tail, "tail", 0, "only the last `N` lines of each item (with --failed: 10)")
+	fl.IntVar(&f.attempt, "attempt", 0, "this attempt of the item (default: the last)")
+	fl.BoolVar(&f.times, "timestamps", false, "begin each line with its time")
+	return cmd
+}
+
+func (a *app) logs(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, items []int64, f logsFlags) error {
+	l := &logReader{app: a, store: st, run: r, flags: f, dir: outputDir(st, r.ID)}
+	if f.failed && f.follow {
+		return usage("", "--failed and --follow exclude each other")
+	}
+	if f.attempt > 0 && len(items) == 0 && !r.Spec.Single() {
+		return usage("", "--attempt needs an item")
+	}
+	if r.Spec.Single() {
+		items = []int64{1}
+	}
+	var err error
+	switch {
+	case f.failed:
+		err = l.allFailed(ctx, items)
+	case f.follow && len(items) == 0:
+		err = l.followRun(ctx)
+	case f.follow:
+		err = l.followItem(ctx, items[0])
+	default:
+		l.prefixed = len(items) == 0
+		err = eachItem(ctx, st, r, bulkhead.ItemQuery{}, items, func(it bulkhead.ItemStatus) error {
+			return l.print(ctx, it)
+		})
+	}
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return exitError(exitInterrupted)
+	}
+	return err
+}
+
+// logReader prints the output of a run's items.
+type logReader struct {
+	app      *app
+	store    *sqlite.Store
+	run      *bulkhead.Run
+	flags    logsFlags
+	dir      string
+	prefixed bool
+}
+
+// of says where the output of an attempt is.
+func of(at bulkhead.Attempt) output.Attempt {
+	return output.Attempt{Item: at.Item, N: at.N, Ref: at.Output}
+}
+
+// print prints one item's output.
+func (l *logReader) print(ctx context.Context, it bulkhead.ItemStatus) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	at, err := l.pick(ctx, it)
+	if err != nil || at.N == 0 {
+		return err
+	}
+	if l.flags.tail > 0 {
+		return l.printTail(at, l.flags.tail)
+	}
+	p := newLinePrinter(l, it.Index)
+	err = output.Read(l.dir, of(at), p.chunk)
+	return errors.Join(err, p.end(at))
+}
+
+// pick is the attempt to print.
+func (l *logReader) pick(ctx context.Context, it bulkhead.ItemStatus) (bulkhead.Attempt, error) {
+	if l.flags.attempt == 0 && (it.State != bulkhead.ItemRunning || it.Attempt.Output.Segment > 0) {
+		return it.Attempt, nil
+	}
+	if l.flags.attempt == 0 || l.flags.attempt == it.Attempt.N {
+		return it.Attempt, nil
+	}
+	all, err := l.store.Attempts(ctx, l.run.ID, it.Index)
+	if err != nil {
+		return bulkhead.Attempt{}, err
+	}
+	for _, at := range all {
+		if at.N == l.flags.attempt {
+			return at, nil
+		}
+	}
+	return bulkhead.Attempt{}, &bulkhead.Error{Code: bulkhead.CodeNotFound,
+		Message: fmt.Sprintf("item %d of run %d has no attempt %d", it.Index, l.run.ID, l.flags.attempt)}
+}
+
+func (l *logReader) printTail(at bulkhead.Attempt, lines int) error {
+	tail, err := output.Tail(l.dir, of(at), lines)
+	if len(tail) > 0 && !bytes.HasSuffix(tail, []byte("\n")) {
+		tail = append(tail, '\n')
+	}
+	if _, werr := l.app.stdout.Write(tail); werr != nil {
+		return werr
+	}
+	return err
+}
+
+// defaultTail is how many lines of each failed item are shown.
+const defaultTail = 10
+
+// allFailed prints the end of what every failed item wrote, with a line that
+// says which item it was and how it ended.
+func (l *logReader) allFailed(ctx context.Context, items []int64) error {
+	lines := l.flags.tail
+	if lines == 0 {
+		lines = defaultTail
+	}
+	command, err := parseAll(l.run.Spec.Command, l.run.Spec.Columns)
+	if err != nil {
+		return err
+	}
+	failed := bulkhead.ItemFailed
+	n := 0
+	err = eachItem(ctx, l.store, l.run, bulkhead.ItemQuery{State: &failed}, items, func(it bulkhead.ItemStatus) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n++
+		fmt.Fprintf(l.app.stdout, "== item %d: %s after %.1fs: %s\n", it.Index, outcome(it.Attempt),
+			it.Attempt.Duration.Seconds(), printable(shellLine(expandAll(command, it.Item)), 200))
+		return l.printTail(it.Attempt, lines)
+	})
+	if err == nil && n == 0 {
+		fmt.Fprintf(l.app.stderr, "run %d has no failed items\n", l.run.ID)
+	}
+	return err
+}
+
+// over reports whether nothing of the run, or of one item of it, will be
+// written any more. It looks at the store, so it is asked rarely.
+func (l *logReader) over(ctx context.Context, item int64) func() bool {
+	return func() bool {
+		r, err := l.store.Run(ctx, l.run.ID)
+		if err != nil || r.State.Finished() {
+			return true
+		}
+		if owned, err := l.store.Owned(r.ID); err != nil || !owned {
+			return true // nobody writes
+		}
+		if item == 0 {
+			return false
+		}
+		q, over := bulkhead.ItemQuery{From: item, To: item}, true
+		err = l.store.Items(ctx, r, q, func(it bulkhead.ItemStatus) error {
+			over = it.State != bulkhead.ItemQueued && it.State != bulkhead.ItemRunning
+			return nil
+		})
+		return err != nil || over
+	}
+}
+
+func (l *logReader) followRun(ctx context.Context) error {
+	l.prefixed = true
+	printers := map[int64]*linePrinter{}
+	err := output.FollowAll(ctx, l.dir, output.Following{Done: l.over(ctx, 0)}, func(item int64, attempt int, c output.Chunk) error {
+		p := printers[item]
+		if p == nil {
+			if len(printers) >= 4096 {
+				for i, old := range printers { // bounded: what they hold is half a line each
+					_ = old.flush()
+					delete(printers, i)
+				}
+			}
+			p = newLinePrinter(l, item)
+			printers[item] = p
+		}
+		return p.chunk(c)
+	})
+	for _, p := range printers {
+		err = errors.Join(err, p.flush())
+	}
+	return err
+}
+
+// followItem follows one item through its attempts.
+func (l *logReader) followItem(ctx context.Context, item int64) error {
+	tick := time.NewTicker(output.DefaultPoll)
+	defer tick.Stop()
+	over, seen := l.over(ctx, item), 0
+	for {
+		done := over()
+		var at bulkhead.Attempt
+		err := l.store.Items(ctx, l.run, bulkhead.ItemQuery{From: item, To: item}, func(it bulkhead.ItemStatus) error {
+			at = it.Attempt
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if at.N > seen {
+			seen = at.N
+			p := newLinePrinter(l, item)
+			ended := func() bool { return l.ended(ctx, item, at.N) }
+			if at.State != bulkhead.ItemRunning {
+				ended = func() bool { return true }
+			}
+			err := output.Follow(ctx, l.dir, of(at), output.Following{Done: ended}, p.chunk)
+			if err := errors.Join(err, p.flush()); err != nil {
+				return err
+			}
+			continue
+		}
+		if done {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// ended reports whether an attempt is over.
+func (l *logReader) ended(ctx context.Context, item int64, n int) bool {
+	if owned, err := l.store.Owned(l.run.ID); err != nil || !owned {
+		return true
+	}
+	over := true
+	err := l.store.Items(ctx, l.run, bulkhead.ItemQuery{From: item, To: item}, func(it bulkhead.ItemStatus) error {
+		over = it.Attempt.N != n || it.State != bulkhead.ItemRunning
+		return nil
+	})
+	return err != nil || over
+}
+
+// linePrinter prints chunks, each line with what it should begin with.
+type linePrinter struct {
+	reader *logReader
+	head   string
+	outs   [2]*bufio.Writer
+	mid    [2]bool // the stream is within a line
+}
+
+func newLinePrinter(l *logReader, item int64) *linePrinter {
+	p := &linePrinter{reader: l, outs: [2]*bufio.Writer{bufio.NewWriter(l.app.stdout), bufio.NewWriter(l.app.stderr)}}
+	if l.prefixed {
+		p.head = fmt.Sprintf("[%d] ", item)
+	}
+	return p
+}
+
+func (p *linePrinter) chunk(c output.Chunk) error {
+	if c.Dropped > 0 {
+		fmt.Fprintf(p.reader.app.stderr, "%s… bulkhead: %d bytes were cut here (--max-output)\n", p.head, c.Dropped)
+	}
+	i := 0
+	if c.Stream == output.Stderr {
+		i = 1
+	}
+	if err := p.write(p.outs[i], &p.mid[i], c); err != nil {
+		return err
+	}
+	return p.outs[i].Flush()
+}
+
+func (p *linePrinter) write(w *bufio.Writer, mid *bool, c output.Chunk) error {
+	if p.head == "" && !p.reader.flags.times {
+		_, err := w.Write(c.Data)
+		return err
+	}
+	for data := c.Data; len(data) > 0; {
+		if !*mid {
+			_, _ = w.WriteString(p.head) // Flush reports what went wrong
+			if p.reader.flags.times {
+				_, _ = w.WriteString(c.At.UTC().Format("2006-01-02T15:04:05.000Z "))
+			}
+		}
+		line, rest, whole := bytes.Cut(data, []byte("\n"))
+		_, _ = w.Write(line)
+		if whole {
+			_ = w.WriteByte('\n')
+		}
+		*mid, data = !whole, rest
+	}
+	return nil
+}
+
+// flush ends unfinished lines, so that the next item begins on its own.
+func (p *linePrinter) flush() error {
+	var errs []error
+	for i, w := range p.outs {
+		if p.mid[i] && p.head != "" {
+			_ = w.WriteByte('\n')
+		}
+		errs = append(errs, w.Flush())
+	}
+	return errors.Join(errs...)
+}
+
+func (p *linePrinter) end(at bulkhead.Attempt) error {
+	if at.State == bulkhead.ItemFailed && at.How == bulkhead.HowStart {
+		fmt.Fprintf(p.reader.app.stderr, "%sbulkhead: %s\n", p.head, at.Error)
+	}
+	return p.flush()
+}

@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/store/sqlite"
+)
+
+func (a *app) lsCmd() *cobra.Command {
+	var out outputFlag
+	var limit int
+	var states []string
+	cmd := &cobra.Command{
+		Use:     "ls",
+		Aliases: []string{"list"},
+		Short:   "List runs, newest first",
+		Long: `List runs, newest first.
+
+-o json is an array of what bulkhead show -o json prints for one run:
+id, name, state, reason, comment, owner, created, started, finished (RFC 3339 or
+null), counts {queued, running, succeeded, failed, lost, cancelled}, command,
+limit, and exit_code of a finished single script.`,
+		Example: `  bulkhead ls
+  bulkhead ls --in running --in held
+  bulkhead ls -o json | jq '.[0].counts.failed'`,
+		Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			for _, s := range states {
+				if !strings.Contains(runStates, " "+s+" ") {
+					return usage("one of"+runStates, "--in %q is not a state of a run", s)
+				}
+			}
+			return a.ls(cmd.Context(), limit, states, out)
+		},
+	}
+	cmd.Flags().VarP(&out, "output", "o", "text or json")
+	cmd.Flags().IntVarP(&limit, "last", "n", 0, "only the last `N` runs (0: all)")
+	cmd.Flags().StringArrayVar(&states, "in", nil, "only runs in this `state`; repeat")
+	return cmd
+}
+
+const runStates = " accepting running held paused succeeded failed cancelled "
+
+func (a *app) ls(ctx context.Context, limit int, states []string, out outputFlag) error {
+	st, err := a.openStore(ctx)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	runs, err := st.Runs(ctx, limit)
+	if err != nil {
+		return err
+	}
+	views := []runView{}
+	for _, r := range runs {
+		if err := checkOwner(st, r); err != nil {
+			return err
+		}
+		if len(states) > 0 && !slices.Contains(states, r.Shown().String()) {
+			continue
+		}
+		views = append(views, newRunView(r))
+	}
+	if out == "json" {
+		return writeJSON(a.stdout, views)
+	}
+	if len(views) == 0 {
+		fmt.Fprintf(a.stderr, "no runs in %s\n", st.Dir())
+		return nil
+	}
+	return printRuns(a.stdout, views, time.Now())
+}
+
+func printRuns(w io.Writer, views []runView, now time.Time) error {
+	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(tw, "RUN\tNAME\tSTATE\tDONE\tFAILED\tLOST\tOWNER\tAGE\tCOMMENT\tREASON")
+	for _, v := range views {
+		c := v.Counts
+		fmt.Fprintf(tw, "%d\t%s\t%s\t%d/%d\t%d\t%d\t%s\t%s\t%s\t%s\n", v.ID, printable(v.Name, 30), v.State, c.Finished(), c.Total(),
+			c.Failed, c.Lost, printable(v.Owner, 30), age(now.Sub(*v.Created)), printable(v.Comment, 30), printable(v.Reason, 0))
+	}
+	return tw.Flush()
+}
+
+func (a *app) showCmd() *cobra.Command {
+	var out outputFlag
+	cmd := &cobra.Command{
+		Use:               "show RUN",
+		Short:             "Show how one run stands",
+		Example:           "  bulkhead show 7\n  bulkhead show 7 -o json | jq .reason",
+		Args:              exactly("RUN"),
+		ValidArgsFunction: a.completeRuns,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withRun(cmd.Context(), args[0], func(st *sqlite.Store, r *bulkhead.Run) error {
+				if err := checkOwner(st, r); err != nil {
+					return err
+				}
+				if out == "json" {
+					return writeJSON(a.stdout, newRunView(r))
+				}
+				return showRun(a.stdout, r)
+			})
+		},
+	}
+	cmd.Flags().VarP(&out, "output", "o", "text or json")
+	return cmd
+}
+
+func showRun(w io.Writer, r *bulkhead.Run) error {
+	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	c, s := r.Counts, r.Spec
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(tw, "%s:\t%s\n", name, printable(fmt.Sprintf(format, args...), 0))
+	}
+	optional := func(name, value string) {
+		if value != "" {
+			line(name, "%s", value)
+		}
+	}
+	line("Run", "%d", r.ID)
+	line("Name", "%s", s.Name)
+	line("State", "%s", r.Shown())
+	optional("Reason", r.Reason)
+	optional("Comment", s.Comment)
+	line("Owner", "%s", s.Owner)
+	line("Command", "%s", shellLine(s.Command))
+	line("Folder", "%s", s.Dir)
+	line("Items", "%d: %d queued, %d running, %d succeeded, %d failed, %d lost, %d cancelled",
+		c.Total(), c.Queued, c.Running, c.Succeeded, c.Failed, c.Lost, c.Cancelled)
+	line("Limit", "%d at once", r.Limit)
+	optional("Rate", s.Rate.String())
+	for _, p := range s.Pools {
+		name := p.Name
+		if p.Key != "" {
+			name += ":" + p.Key
+		}
+		line("Pool", "%s, %d at once", name, p.Slots)
+	}
+	optional("Halt", s.Halt.String())
+	for name, d := range map[string]time.Duration{"Timeout": s.Timeout} {
+		if d > 0 {
+			line(name, "%s", d)
+		}
+	}
+	if s.Retries > 0 {
+		line("Retries", "%d, after %s and longer", s.Retries, s.RetryDelay)
+	}
+	line("Created", "%s", r.Created.Format(time.RFC3339))
+	if !r.Started.IsZero() {
+		line("Started", "%s", r.Started.Format(time.RFC3339))
+	}
+	if !r.Finished.IsZero() {
+		line("Finished", "%s, after %s", r.Finished.Format(time.RFC3339), age(r.Finished.Sub(r.Created)))
+	}
+	if s.Single() && r.State.Finished() {
+		line("Exit code", "%d", r.ExitCode)
+	}
+	return tw.Flush()
+}
+
+// parseRun reads a run's number.
+func parseRun(text string) (bulkhead.RunID, error) {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 1 {
+		return 0, usage("bulkhead ls shows the runs and their numbers", "%q is not the number of a run", text)
+	}
+	return bulkhead.RunID(n), nil
+}
+
+// withRun opens the store, looks a run up and calls fn.
+func (a *app) withRun(ctx context.Context, text string, fn func(*sqlite.Store, *bulkhead.Run) error) error {
+	id, err := parseRun(text)
+	if err != nil {
+		return err
+	}
+	st, err := a.openStore(ctx)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	r, err := st.Run(ctx, id)
+	if err != nil {
+		return err
+	}
+	return fn(st, r)
+}
+
+// completeRuns completes the number of a run, with its name beside it.
+func (a *app) completeRuns(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	st, err := a.openStore(cmd.Context())
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	defer st.Close()
+	runs, err := st.Runs(cmd.Context(), 100)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	var out []string
+	for _, r := range runs {
+		out = append(out, cobra.CompletionWithDesc(r.ID.String(), fmt.Sprintf("%s, %s", r.Spec.Name, r.State)))
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
+}

@@ -1,0 +1,159 @@
+// Command bulkhead runs maintenance scripts, one or a million, durably and
+// within limits. This folder wires the packages together; each file is one
+// command, and local.go is what they share.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/worker"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == worker.GuardianArg {
+		os.Exit(worker.GuardianMain(os.Args[2:]))
+	}
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// Exit codes of every command. A single script's own code takes their place.
+const (
+	exitOK          = 0
+	exitFailed      = 1   // some items failed or were lost
+	exitUsage       = 2   // the command line, an input or a run does not allow it; nothing was changed
+	exitInterrupted = 3   // cancelled or interrupted
+	exitInternal    = 125 // Bulkhead itself could not do it, for example read its state folder
+)
+
+// exitError carries an exit code through cobra; its message was printed already.
+type exitError int
+
+func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// app is what every command gets.
+type app struct {
+	stdin  io.Reader
+	stdout io.Writer
+	stderr io.Writer
+	state  string // folder, from --state
+}
+
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	return a.report(err)
+}
+
+// report prints an error, once, and returns the exit code.
+func (a *app) report(err error) int {
+	if err == nil {
+		return exitOK
+	}
+	if code, ok := errors.AsType[exitError](err); ok {
+		return int(code)
+	}
+	fmt.Fprintf(a.stderr, "bulkhead: %v\n", err)
+	if hint := bulkhead.HintOf(err); hint != "" {
+		fmt.Fprintf(a.stderr, "  %s\n", hint)
+	}
+	if bulkhead.CodeOf(err) == bulkhead.CodeInternal {
+		return exitInternal
+	}
+	return exitUsage
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "bulkhead",
+		Short: "Run maintenance scripts, one or a million, durably and within limits",
+		Long: `Run maintenance scripts, one or a million, durably and within limits.
+
+A run is one submission: a command and its input. An item is one invocation of
+it. Everything is kept in the state folder and survives a crash: items that
+finished keep their results and output, and nothing starts twice.
+
+Exit codes: 0 all succeeded; 1 some items failed or were lost; 2 the command
+line or the run does not allow it, nothing was changed; 3 cancelled or
+interrupted; 125 Bulkhead itself failed. A single script (no --each, no --csv)
+gives its own exit code, 128+n when signal n ended it.`,
+		Example: `  bulkhead run --each wikis.txt --limit 4 -- php maintenance/showSiteStats.php --wiki={}
+  bulkhead run -- ./one-script --now
+  bulkhead ls
+  bulkhead logs 7 --failed`,
+		Version:       version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		// So that --state DIR before a command is the folder, also for items.
+		TraverseChildren: true,
+		Args:             cobra.NoArgs,
+		RunE:             func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.PersistentFlags().StringVar(&a.state, "state", "",
+		"state `folder` (default $BULKHEAD_STATE, else bulkhead in $XDG_STATE_HOME or ~/.local/state)")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &bulkhead.Error{Code: bulkhead.CodeUsage, Message: err.Error(),
+			Hint: fmt.Sprintf("see %s --help", cmd.CommandPath())}
+	})
+	root.AddCommand(a.runCmd(), a.lsCmd(), a.showCmd(), a.itemsCmd(), a.logsCmd(), a.waitCmd(), a.pauseCmd(),
+		a.resumeCmd(), a.cancelCmd(), a.retryCmd(), a.limitCmd(), a.exportCmd(), a.rmCmd(), a.continueCmd())
+	return root
+}
+
+// usage is an error of the command line.
+func usage(hint, format string, args ...any) error {
+	return &bulkhead.Error{Code: bulkhead.CodeUsage, Message: fmt.Sprintf(format, args...), Hint: hint}
+}
+
+// exactly checks the number of arguments and says what they should be.
+func exactly(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != len(names) {
+			return usage("see "+cmd.CommandPath()+" --help", "%s needs %d argument(s): %v; got %d",
+				cmd.CommandPath(), len(names), names, len(args))
+		}
+		return nil
+	}
+}
+
+// stateDir is the state folder to use.
+func (a *app) stateDir() (string, error) {
+	dir := a.state
+	if dir == "" {
+		dir = os.Getenv("BULKHEAD_STATE")
+	}
+	if dir == "" {
+		base := os.Getenv("XDG_STATE_HOME")
+		if base == "" {
+			home, err := os.UserHomeDir()
+			if err != nil {
+				return "", usage("give one with --state or BULKHEAD_STATE", "no state folder: %v", err)
+			}
+			base = filepath.Join(home, ".local", "state")
+		}
+		dir = filepath.Join(base, "bulkhead")
+	}
+	return filepath.Abs(dir)
+}
+
+// isTerminal reports whether w is a terminal that a person looks at.
+func isTerminal(w any) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}

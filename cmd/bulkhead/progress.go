@@ -1,0 +1,141 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"bulkhead.dev/bulkhead"
+)
+
+// statusEvery is how often a batch says how it stands where no live display is.
+const statusEvery = 10 * time.Second
+
+// display shows how a batch goes, until the function it returns is called.
+func (l *local) display(r *bulkhead.Run) (stop func()) {
+	if r.Spec.Single() || r.State.Finished() {
+		return func() {}
+	}
+	return l.statusLines(r)
+}
+
+// statusLines prints a line every statusEvery, and one at the start that says
+// what to type in another terminal.
+func (l *local) statusLines(r *bulkhead.Run) (stop func()) {
+	l.say("run %d: %s: %d items, limit %d", r.ID, r.Spec.Name, r.Counts.Total(), r.Limit)
+	done, gone := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(gone)
+		tick := time.NewTicker(statusEvery)
+		defer tick.Stop()
+		meter := meter{}
+		meter.add(time.Now(), r.Counts.Finished())
+		for {
+			select {
+			case now := <-tick.C:
+				for _, st := range l.engine.Status(0).Runs {
+					meter.add(now, st.Counts.Finished())
+					l.say("%s", statusLine(&st.Run, &meter))
+				}
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() {
+		close(done)
+		<-gone
+	}
+}
+
+// statusLine is how a run stands, in one line.
+func statusLine(st *bulkhead.Run, m *meter) string {
+	c, total := st.Counts, st.Counts.Total()
+	parts := []string{fmt.Sprintf("run %d: %s: %d of %d done (%d%%)", st.ID, st.Shown(), c.Finished(), total,
+		c.Finished()*100/max(total, 1))}
+	for _, p := range []struct {
+		n    int64
+		what string
+	}{{c.Running, "running"}, {c.Failed, "failed"}, {c.Lost, "lost"}, {c.Cancelled, "cancelled"}} {
+		if p.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.what))
+		}
+	}
+	if rate := m.rate(); rate > 0 {
+		parts = append(parts, fmt.Sprintf("%.3g/s", rate))
+		if left, ok := m.left(c.Queued + c.Running); ok {
+			parts = append(parts, age(left)+" left")
+		}
+	}
+	if st.Reason != "" {
+		parts = append(parts, "waits: "+st.Reason)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// summary says how a batch ended and what to do about it.
+func (a *app) summary(r *bulkhead.Run) {
+	c := r.Counts
+	if r.Spec.Single() {
+		if r.Reason != "" && r.State != bulkhead.RunFailed {
+			fmt.Fprintf(a.stderr, "run %d: %s: %s\n", r.ID, r.State, r.Reason)
+		}
+		return
+	}
+	took := ""
+	if !r.Started.IsZero() && !r.Finished.IsZero() {
+		took = " in " + age(r.Finished.Sub(r.Started))
+	}
+	fmt.Fprintf(a.stderr, "run %d: %s%s: %d succeeded, %d failed, %d lost, %d cancelled", r.ID, r.State, took,
+		c.Succeeded, c.Failed, c.Lost, c.Cancelled)
+	if c.Queued > 0 {
+		fmt.Fprintf(a.stderr, ", %d still queued", c.Queued)
+	}
+	fmt.Fprintln(a.stderr)
+	if r.Reason != "" {
+		fmt.Fprintf(a.stderr, "  %s\n", r.Reason)
+	}
+	if c.Failed > 0 {
+		fmt.Fprintf(a.stderr, "  `bulkhead logs %d --failed` shows why, `bulkhead retry %d --failed` runs them again\n", r.ID, r.ID)
+	}
+	if c.Lost > 0 {
+		fmt.Fprintf(a.stderr, "  %d lost: they may have started and nobody saw the end; `bulkhead retry %d --lost` runs them again\n", c.Lost, r.ID)
+	}
+}
+
+// meter measures the rate at which items finish, over the last minute.
+type meter struct {
+	at   []time.Time
+	done []int64
+}
+
+const meterWindow = time.Minute
+
+func (m *meter) add(now time.Time, done int64) {
+	m.at, m.done = append(m.at, now), append(m.done, done)
+	for len(m.at) > 2 && now.Sub(m.at[0]) > meterWindow {
+		m.at, m.done = m.at[1:], m.done[1:]
+	}
+}
+
+// rate is items per second.
+func (m *meter) rate() float64 {
+	last := len(m.at) - 1
+	if last < 1 {
+		return 0
+	}
+	span := m.at[last].Sub(m.at[0]).Seconds()
+	if span <= 0 {
+		return 0
+	}
+	return max(float64(m.done[last]-m.done[0])/span, 0)
+}
+
+// left is how long n more items take at this rate.
+func (m *meter) left(n int64) (time.Duration, bool) {
+	rate := m.rate()
+	if rate <= 0 || float64(n)/rate > (1000*24*time.Hour).Seconds() {
+		return 0, false
+	}
+	return time.Duration(float64(n) / rate * float64(time.Second)), true
+}

@@ -1,0 +1,357 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/plan"
+)
+
+// maxLimit bounds how many scripts one process runs at once.
+const maxLimit = 10_000
+
+// runFlags are the flags of run as they were written.
+type runFlags struct {
+	file, csv, name, comment, dir, stdin        string
+	rate, timeout, grace, retryDelay, maxOutput string
+	halt                                        string
+	each, env, pool                             []string
+	limit, retries, canary, priority            int
+	detach, dryRun                              bool
+	output                                      outputFlag
+}
+
+func (a *app) runCmd() *cobra.Command {
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:   "run [flags] -- COMMAND [ARGUMENT…]",
+		Short: "Run a command once, or once for each item of an input",
+		Long: `Run a command once, or once for each item of an input.
+
+Without an input it behaves like the command itself: its output streams
+through, its exit code is ours, and it is kept all the same (bulkhead logs).
+
+With an input it runs once per item. A SOURCE is a file (one item per line,
+empty lines are skipped), - for standard input, a list a,b,c, a range 0..99 or
+0..99..2, or glob:PATTERN. Several --each form the product, the first varies
+slowest. --csv names the columns by its header.
+
+{} {NAME} {#} in arguments, --env, --stdin and --pool stand for the item, a
+column of it, and its number from 1. Any other brace is literal; {{NAME} writes
+{NAME}. Arguments go to exec as they are, no shell reads them.
+
+The first Ctrl-C starts nothing more and waits for what runs; bulkhead resume
+goes on later. The second cancels the run.`,
+		Example: `  bulkhead run --each wikis.txt --limit 4 -- php maintenance/showSiteStats.php --wiki={}
+  bulkhead run --each wiki=wikis.txt --each key=144p,240p --pool 'db:{wiki}=1' --halt soon,fail=5% -- ./requeue --wiki={wiki} --key={key}
+  bulkhead run -- ./one-script --now
+  seq 100000 | bulkhead run --each - --limit 8 --rate 50/s --timeout 30s --retries 2 -- ./check {}
+  bulkhead run -d --csv users.csv -- ./migrate --id={id} --mail={mail}`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error { return a.run(cmd, &f, args) },
+	}
+	fl := cmd.Flags()
+	fl.SetInterspersed(false)
+	fl.StringVarP(&f.file, "file", "f", "", "run `file` (YAML, the same fields as these flags); flags win")
+	fl.StringArrayVar(&f.each, "each", nil, "`[NAME=]SOURCE` of items; repeat for the product")
+	fl.StringVar(&f.csv, "csv", "", "CSV or .tsv `file` whose header names the columns; - is standard input")
+	fl.StringVar(&f.name, "name", "", "name of the run (default: the command's base name)")
+	fl.StringVar(&f.comment, "comment", "", "why; often a task number")
+	fl.IntVar(&f.limit, "limit", runtime.NumCPU(), "items at once")
+	fl.StringVar(&f.rate, "rate", "", "starts per time: `50/s`, 30/m, 10/h")
+	fl.StringArrayVar(&f.pool, "pool", nil, "`NAME[:KEY]=N`: at most N at once, of each key if it has placeholders; repeat")
+	fl.StringVar(&f.timeout, "timeout", "", "end an attempt after this `time`: 30s, 5m, 1d 2h")
+	fl.StringVar(&f.grace, "grace", "10s", "`time` between SIGTERM and SIGKILL")
+	fl.IntVar(&f.retries, "retries", 0, "further attempts of an item that failed or was lost")
+	fl.StringVar(&f.retryDelay, "retry-delay", "1s", "`time` before the first retry; doubles up to 5m")
+	fl.StringVar(&f.halt, "halt", "", "`soon|now,fail=N|N%`: end the run when so many failed")
+	fl.IntVar(&f.canary, "canary", 0, "let this many items succeed before the rest may start; pause when one fails")
+	fl.IntVar(&f.priority, "priority", 0, "higher first among runs of one owner")
+	fl.StringArrayVar(&f.env, "env", nil, "`NAME=TEMPLATE` for the environment; repeat")
+	fl.StringVar(&f.stdin, "stdin", "", "`template` of what the script reads")
+	fl.StringVar(&f.dir, "dir", "", "working `folder` of the script (default: this one)")
+	fl.StringVar(&f.maxOutput, "max-output", "64MiB", "`size` of output kept per attempt; the rest is cut, visibly")
+	fl.BoolVarP(&f.detach, "detach", "d", false, "go on in the background; print the run's id")
+	fl.BoolVar(&f.dryRun, "dry-run", false, "print the first and last items and their number; run nothing")
+	fl.VarP(&f.output, "output", "o", "with -d: text or json")
+	return cmd
+}
+
+func (a *app) run(cmd *cobra.Command, f *runFlags, args []string) error {
+	spec, err := f.spec(cmd, args)
+	if err != nil {
+		return err
+	}
+	in, err := a.openInput(spec)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	spec.Columns = in.Columns()
+	if spec.Single() {
+		spec.Limit = 1
+	}
+	if err := checkTemplates(spec); err != nil {
+		return err
+	}
+	if f.dryRun {
+		return dryRun(a.stdout, spec, in)
+	}
+	l, err := a.openLocal(cmd.Context())
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	r, err := l.accept(spec, in)
+	if err != nil {
+		return err
+	}
+	if f.detach {
+		return a.detach(l.store, r, f.output)
+	}
+	return l.own(r)
+}
+
+// spec makes a Spec of the run file and the flags; flags that were given win.
+func (f *runFlags) spec(cmd *cobra.Command, args []string) (*bulkhead.Spec, error) {
+	spec := &bulkhead.Spec{}
+	given := func(name string) bool { return f.file == "" || cmd.Flags().Changed(name) }
+	if f.file != "" {
+		file, err := readRunFile(f.file, cmd.InOrStdin())
+		if err != nil {
+			return nil, err
+		}
+		*spec = file.Spec()
+	}
+	if len(args) > 0 {
+		spec.Command = args
+	}
+	if len(spec.Command) == 0 || spec.Command[0] == "" {
+		return nil, usage("write it behind --, for example bulkhead run -- ./script --now", "no command to run")
+	}
+	if err := f.inputs(cmd, spec); err != nil {
+		return nil, err
+	}
+	if err := f.limits(cmd, spec, given); err != nil {
+		return nil, err
+	}
+	return spec, f.rest(cmd, spec, given)
+}
+
+func readRunFile(name string, stdin io.Reader) (plan.File, error) {
+	if name == "-" {
+		return plan.ParseFile(stdin, "standard input")
+	}
+	file, err := os.Open(name)
+	if err != nil {
+		return plan.File{}, usage("", "--file %s: %v", name, errors.Unwrap(err))
+	}
+	defer file.Close()
+	return plan.ParseFile(file, name)
+}
+
+func (f *runFlags) inputs(cmd *cobra.Command, spec *bulkhead.Spec) error {
+	if len(f.each) > 0 || f.csv != "" {
+		spec.Inputs = nil
+	}
+	if cmd.Flags().Changed("csv") && f.csv == "" {
+		return usage("", "--csv is empty")
+	}
+	if f.csv != "" {
+		// First, as in a run file: it is the one that is likely to be large.
+		spec.Inputs = append(spec.Inputs, bulkhead.Source{From: f.csv, CSV: true})
+	}
+	for _, text := range f.each {
+		src, err := plan.ParseEach(text)
+		if err != nil {
+			return err
+		}
+		spec.Inputs = append(spec.Inputs, src)
+	}
+	return nil
+}
+
+// limits reads the flags that bound a run.
+func (f *runFlags) limits(cmd *cobra.Command, spec *bulkhead.Spec, given func(string) bool) (err error) {
+	if given("limit") || spec.Limit == 0 {
+		spec.Limit = f.limit
+	}
+	if spec.Limit < 1 || spec.Limit > maxLimit {
+		return usage("", "--limit %d is not between 1 and %d", spec.Limit, maxLimit)
+	}
+	if given("rate") && f.rate != "" {
+		if spec.Rate, err = bulkhead.ParseRate(f.rate); err != nil {
+			return err
+		}
+	}
+	if given("halt") && f.halt != "" {
+		if spec.Halt, err = bulkhead.ParseHalt(f.halt); err != nil {
+			return err
+		}
+	}
+	if cmd.Flags().Changed("pool") {
+		spec.Pools = nil
+	}
+	for _, text := range f.pool {
+		p, err := bulkhead.ParsePool(text)
+		if err != nil {
+			return err
+		}
+		spec.Pools = append(spec.Pools, p)
+	}
+	for _, n := range []struct {
+		name  string
+		value int
+		to    *int
+	}{{"retries", f.retries, &spec.Retries}, {"canary", f.canary, &spec.Canary}} {
+		if given(n.name) {
+			*n.to = n.value
+		}
+		if *n.to < 0 || *n.to > 1_000_000 {
+			return usage("", "--%s %d is not between 0 and 1000000", n.name, *n.to)
+		}
+	}
+	if given("priority") {
+		spec.Priority = f.priority
+	}
+	return nil
+}
+
+// rest reads the flags that say what an attempt looks like.
+func (f *runFlags) rest(cmd *cobra.Command, spec *bulkhead.Spec, given func(string) bool) (err error) {
+	for _, d := range []struct {
+		name, value string
+		to          *time.Duration
+	}{
+		{"timeout", f.timeout, &spec.Timeout}, {"grace", f.grace, &spec.Grace}, {"retry-delay", f.retryDelay, &spec.RetryDelay},
+	} {
+		if d.value == "" || !given(d.name) && (*d.to != 0 || d.name == "timeout") {
+			continue
+		}
+		if *d.to, err = plan.ParseDuration(d.value); err != nil {
+			return fmt.Errorf("--%s: %w", d.name, err)
+		}
+	}
+	if given("max-output") || spec.MaxOutput == 0 {
+		if spec.MaxOutput, err = plan.ParseSize(f.maxOutput); err != nil {
+			return fmt.Errorf("--max-output: %w", err)
+		}
+	}
+	if spec.MaxOutput < 1 {
+		return usage("", "--max-output %s is less than a byte", f.maxOutput)
+	}
+	if cmd.Flags().Changed("env") {
+		spec.Env = nil
+	}
+	spec.Env = append(spec.Env, f.env...)
+	for _, env := range spec.Env {
+		if name, _, ok := strings.Cut(env, "="); !ok || name == "" {
+			return usage("write NAME=VALUE", "--env %q has no name or no =", env)
+		}
+	}
+	if cmd.Flags().Changed("stdin") {
+		spec.Stdin = &f.stdin
+	}
+	for text, to := range map[*string]*string{&f.name: &spec.Name, &f.comment: &spec.Comment, &f.dir: &spec.Dir} {
+		if *text != "" {
+			*to = *text
+		}
+	}
+	if spec.Name == "" {
+		spec.Name = filepath.Base(spec.Command[0])
+	}
+	if spec.Dir, err = filepath.Abs(spec.Dir); err != nil {
+		return fmt.Errorf("working folder: %w", err)
+	}
+	if st, err := os.Stat(spec.Dir); err != nil || !st.IsDir() {
+		return usage("", "--dir %s is not a folder", spec.Dir)
+	}
+	spec.Owner = me()
+	spec.InputDir, err = os.Getwd()
+	return err
+}
+
+// checkTemplates parses every template once, so that a misspelt placeholder is
+// an error before anything is stored.
+func checkTemplates(spec *bulkhead.Spec) error {
+	texts := append(append([]string{}, spec.Command...), spec.Env...)
+	if spec.Stdin != nil {
+		texts = append(texts, *spec.Stdin)
+	}
+	for _, p := range spec.Pools {
+		texts = append(texts, p.Key)
+	}
+	_, err := parseAll(texts, spec.Columns)
+	return err
+}
+
+func (a *app) openInput(spec *bulkhead.Spec) (*plan.Input, error) {
+	return plan.Open(spec.Inputs, plan.Options{Stdin: a.stdin})
+}
+
+// dryShown is how many items of each end --dry-run prints.
+const dryShown = 3
+
+func dryRun(w io.Writer, spec *bulkhead.Spec, in *plan.Input) error {
+	command, err := parseAll(spec.Command, spec.Columns)
+	if err != nil {
+		return err
+	}
+	line := func(it bulkhead.Item) {
+		fmt.Fprintf(w, "%8d  %s\n", it.Index, shellLine(expandAll(command, it)))
+	}
+	if spec.Single() {
+		line(bulkhead.Item{Index: 1})
+		fmt.Fprintln(w, "1 item; nothing was run")
+		return nil
+	}
+	var last []bulkhead.Item
+	n := int64(0)
+	for {
+		it, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if n++; n <= dryShown {
+			line(it)
+			continue
+		}
+		if last = append(last, it); len(last) > dryShown {
+			last = last[1:]
+		}
+	}
+	if n > 2*dryShown {
+		fmt.Fprintln(w, "       …")
+	}
+	for _, it := range last {
+		line(it)
+	}
+	fmt.Fprintf(w, "%d items, limit %d; nothing was run\n", n, spec.Limit)
+	return nil
+}
+
+// shellLine quotes a command so that a shell would read it back as it is.
+func shellLine(args []string) string {
+	quoted := make([]string, len(args))
+	for i, arg := range args {
+		plain := arg != "" && strings.Trim(arg, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./=:,@%+") == ""
+		if plain {
+			quoted[i] = arg
+		} else {
+			quoted[i] = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
+		}
+	}
+	return strings.Join(quoted, " ")
+}

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/worker"
+)
+
+// interruptible returns a context that ends with the first interrupt.
+func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+}
+
+// handleSignals lets the first Ctrl-C drain the run, the second cancel it and
+// the third kill what is left. It returns what undoes it.
+func (l *local) handleSignals(r *bulkhead.Run) (stop func()) {
+	ch := make(chan os.Signal, 8)
+	signal.Notify(ch, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	done := make(chan struct{})
+	go func() {
+		for count := 1; ; count++ {
+			select {
+			case s := <-ch:
+				l.interrupt(r, s, count)
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(ch)
+		close(done)
+	}
+}
+
+func (l *local) interrupt(r *bulkhead.Run, s os.Signal, count int) {
+	switch {
+	case s == syscall.SIGHUP || count == 1:
+		why := "interrupted (" + s.String() + ")"
+		l.say("\nrun %d: %s: starting nothing more, waiting for what runs; once more cancels the run", r.ID, why)
+		l.engine.Drain(fmt.Sprintf("%s; `bulkhead resume %d` goes on", why, r.ID))
+	case count == 2:
+		l.say("run %d: cancelling: SIGTERM to what runs, SIGKILL %s later; once more kills at once", r.ID, r.Spec.Grace)
+		_, err := l.store.Ask(l.ctx, bulkhead.Request{Run: r.ID, Kind: bulkhead.RequestCancel, By: me(), At: time.Now()})
+		if err != nil {
+			l.say("run %d: the cancellation cannot be stored (%v); killing what runs", r.ID, err)
+			l.kill(worker.ErrKill)
+		}
+		l.engine.Poke()
+	default:
+		l.worker.Kill()
+		l.engine.Poke()
+		if count > 3 {
+			l.kill(worker.ErrKill) // not even the store answers
+		}
+	}
+}
+
+func (l *local) say(format string, args ...any) {
+	fmt.Fprintf(l.app.stderr, format+"\n", args...)
+}
