@@ -226,7 +226,7 @@ func (d *decider) start(i int) {
 // wait says in one line why the run's next item does not start.
 func (d *decider) wait(i int) string {
 	r, c := &d.s.Runs[i], &d.runs[i]
-	waiting := 0
+	waiting := r.Running - c.running // less what starts now
 	for _, g := range r.Groups {
 		waiting += len(g.Items)
 	}
