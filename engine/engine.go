@@ -432,7 +432,14 @@ func (e *Engine) Adopt(ctx context.Context, stored *bulkhead.Run) error {
 			break
 		}
 	}
-	b.Runs = append(b.Runs, r.saved(e.opts.Now()))
+	if len(leases) > 0 || r.Held || r.Reason != "" && r.State == bulkhead.RunRunning {
+		r.Held, r.dirty = false, true
+		b.Runs = append(b.Runs, r.saved(e.opts.Now()))
+	} else {
+		// Nothing to say that was not said: a new run costs no commit here. Its
+		// mark goes with its first lease, before which there is nothing to end.
+		r.savedAt, r.savedReason = e.opts.Now(), r.shown()
+	}
 	e.mu.Unlock()
 	if err == nil {
 		err = e.commit(ctx, b, nil)

@@ -169,7 +169,8 @@ func (m *machine) quiet() bool {
 		}
 	}
 	st := m.engine.Status(0).Runs[0]
-	if int(st.Counts.Running) != held {
+	// The engine counts what is not committed yet; at rest both are the same.
+	if int(st.Counts.Running) != held || st.Counts != m.stored().Counts {
 		return false
 	}
 	if st.State.Finished() {

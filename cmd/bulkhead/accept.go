@@ -21,21 +21,20 @@ const (
 // accept stores a new run with all its items. Until it returns nothing was
 // promised: an error or Ctrl-C leaves nothing behind.
 func (l *local) accept(spec *bulkhead.Spec, in *plan.Input) (*bulkhead.Run, error) {
-	r := &bulkhead.Run{Spec: *spec, Created: time.Now().Truncate(time.Microsecond), Mark: l.worker.Mark()}
-	if err := l.store.Create(l.ctx, r); err != nil {
-		return nil, fmt.Errorf("store run: %w", err)
-	}
-	if ok, err := l.store.Own(r.ID); err != nil || !ok {
-		return nil, errors.Join(err, fmt.Errorf("own new run %d", r.ID))
+	r := &bulkhead.Run{Spec: *spec, Created: time.Now().Truncate(time.Microsecond)}
+	if spec.Single() {
+		return r, l.store.Submit(l.ctx, r, nil, 1, in.Hash())
 	}
 	ctx, stop := interruptible(l.ctx)
 	defer stop()
-	err := l.acceptItems(ctx, r, in, 0)
+	err := l.acceptBatches(ctx, r, in, 0)
 	if err == nil {
 		return r, nil
 	}
-	if derr := l.store.Delete(l.ctx, r.ID); derr != nil {
-		err = errors.Join(err, fmt.Errorf("remove run %d: %w", r.ID, derr))
+	if r.ID != 0 {
+		if derr := l.store.Delete(context.WithoutCancel(l.ctx), r.ID); derr != nil {
+			err = errors.Join(err, fmt.Errorf("remove run %d: %w", r.ID, derr))
+		}
 	}
 	if ctx.Err() != nil {
 		fmt.Fprintln(l.app.stderr, "bulkhead: interrupted while reading the input; nothing was accepted")
@@ -52,14 +51,11 @@ type batch struct {
 	err   error
 }
 
-// acceptItems stores the items behind the first skip ones, which are stored.
+// acceptBatches stores the items behind the first skip ones, which are stored.
 // Reading goes on while the last batch is written; it has a goroutine of its
 // own also because nothing but data ends a read from a terminal, and Ctrl-C
 // must.
-func (l *local) acceptItems(ctx context.Context, r *bulkhead.Run, in *plan.Input, skip int64) error {
-	if r.Spec.Single() {
-		return l.store.Accept(l.ctx, r, nil, 1, in.Hash())
-	}
+func (l *local) acceptBatches(ctx context.Context, r *bulkhead.Run, in *plan.Input, skip int64) error {
 	batches := make(chan batch)
 	go readBatches(ctx, in, skip, batches)
 	report := every(statusEvery)
@@ -73,19 +69,31 @@ func (l *local) acceptItems(ctx context.Context, r *bulkhead.Run, in *plan.Input
 		if b.err != nil {
 			return b.err
 		}
-		if b.last {
-			if err := l.store.Accept(l.ctx, r, b.items, b.total, in.Hash()); err != nil {
-				return fmt.Errorf("store items: %w", err)
-			}
-			return nil
-		}
-		if err := l.store.Append(l.ctx, r.ID, b.items); err != nil {
+		if err := l.acceptBatch(r, in, b); err != nil {
 			return fmt.Errorf("store items: %w", err)
+		}
+		if b.last {
+			return nil
 		}
 		if report() {
 			fmt.Fprintf(l.app.stderr, "run %d: reading the input: %d items so far\n", r.ID, b.total)
 		}
 	}
+}
+
+// acceptBatch stores one batch; the first one brings the run into being.
+func (l *local) acceptBatch(r *bulkhead.Run, in *plan.Input, b batch) error {
+	switch {
+	case b.last && r.ID == 0:
+		return l.store.Submit(l.ctx, r, b.items, b.total, in.Hash())
+	case b.last:
+		return l.store.Accept(l.ctx, r, b.items, b.total, in.Hash())
+	case r.ID == 0:
+		if err := l.store.Create(l.ctx, r); err != nil {
+			return err
+		}
+	}
+	return l.store.Append(l.ctx, r.ID, b.items)
 }
 
 func readBatches(ctx context.Context, in *plan.Input, skip int64, out chan<- batch) {

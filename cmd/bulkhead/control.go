@@ -305,7 +305,7 @@ func (a *app) resumeAccepting(ctx context.Context, st *sqlite.Store, r *bulkhead
 	}
 	defer in.Close()
 	l := &local{app: a, ctx: ctx, store: st}
-	if err := l.acceptItems(ctx, r, in, stored); err != nil {
+	if err := l.acceptBatches(ctx, r, in, stored); err != nil {
 		return err
 	}
 	return a.takeOver(ctx, st, r.ID, detach)

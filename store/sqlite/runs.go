@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -12,26 +13,61 @@ import (
 	"bulkhead.dev/bulkhead/store/chunk"
 )
 
-// Create stores a new run that accepts items, and gives it its ID.
+// Create stores a new run that accepts items, gives it its ID and makes this
+// process its owner.
 func (s *Store) Create(_ context.Context, r *bulkhead.Run) error {
-	r.State, r.Limit, r.Next = bulkhead.RunAccepting, r.Spec.Limit, 1
-	return s.write(func(c *sqlite.Conn) error {
-		stmt, err := c.Prepare(`INSERT INTO runs (spec, columns, state, created, item_limit, mark) VALUES (?,?,?,?,?,?)`)
+	return s.insert(r, func(c *sqlite.Conn, next *bulkhead.Run) error {
+		next.State = bulkhead.RunAccepting
+		return nil
+	})
+}
+
+// Submit is Create, Append and Accept in one transaction, for an input of which
+// all items are at hand.
+func (s *Store) Submit(_ context.Context, r *bulkhead.Run, items []bulkhead.Item, total int64, hash string) error {
+	return s.insert(r, func(c *sqlite.Conn, next *bulkhead.Run) error {
+		next.State, next.Hash = bulkhead.RunRunning, hash
+		next.Counts = bulkhead.Counts{Queued: total}
+		if len(r.Spec.Columns) == 0 {
+			return nil
+		}
+		return appendItems(c, next.ID, items)
+	})
+}
+
+// insert stores a new run, with what fill adds to it. It is owned before others
+// can see it.
+func (s *Store) insert(r *bulkhead.Run, fill func(*sqlite.Conn, *bulkhead.Run) error) error {
+	next := *r
+	next.Limit, next.Next = r.Spec.Limit, 1
+	err := s.write(func(c *sqlite.Conn) error {
+		stmt, err := c.Prepare(`INSERT INTO runs (spec, columns, state, created, item_limit) VALUES (?,?,0,?,0)`)
 		if err != nil {
 			return err
 		}
 		stmt.BindText(1, toJSON(r.Spec))
 		stmt.BindInt64(2, int64(len(r.Spec.Columns)))
-		stmt.BindInt64(3, int64(r.State))
-		stmt.BindInt64(4, micros(r.Created))
-		stmt.BindInt64(5, int64(r.Limit))
-		stmt.BindInt64(6, int64(r.Mark))
+		stmt.BindInt64(3, micros(r.Created))
 		if _, err := step(c, stmt); err != nil {
 			return err
 		}
-		r.ID = bulkhead.RunID(c.LastInsertRowID())
-		return nil
+		next.ID = bulkhead.RunID(c.LastInsertRowID())
+		if own, err := s.Own(next.ID); err != nil || !own {
+			return errors.Join(err, fmt.Errorf("new run %d is owned already", next.ID))
+		}
+		if err := fill(c, &next); err != nil {
+			return err
+		}
+		return updateRun(c, &next)
 	})
+	if err != nil {
+		if next.ID != 0 {
+			err = errors.Join(err, s.Disown(next.ID))
+		}
+		return err
+	}
+	*r = next
+	return nil
 }
 
 // Append adds the next items of a run that accepts, cut into chunks. They count

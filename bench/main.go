@@ -1,0 +1,151 @@
+// Command bench measures what a user would feel, beside what the user would use
+// instead, in one run on one machine, and reports ratios: single times on a
+// shared machine say little.
+//
+//	go run ./bench                 everything (about 15 minutes on two cores)
+//	go run ./bench -only true      one part: true, engine, latency, large
+//	go run ./bench -scale 0.1      a tenth of the items
+//
+// `make bench` builds the binary and installs the peers first.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+// row is one line of the table.
+type row struct {
+	what, value, target, peer string
+	ok                        bool
+}
+
+// bench is one run of the benchmarks.
+type bench struct {
+	binary string
+	dir    string // scratch, removed at the end
+	scale  float64
+	rows   []row
+}
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == childArg {
+		child(os.Args[2:])
+		return
+	}
+	b := &bench{}
+	only := flag.String("only", "", "one part: true, engine, latency, large")
+	flag.StringVar(&b.binary, "bulkhead", "bin/bulkhead", "the binary to measure")
+	flag.Float64Var(&b.scale, "scale", 1, "share of the items")
+	tmp := flag.String("tmp", "", "folder for scratch files, on the disk to measure")
+	flag.Parse()
+	if err := b.run(*only, *tmp); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func (b *bench) run(only, tmp string) (err error) {
+	if b.binary, err = filepath.Abs(b.binary); err != nil {
+		return err
+	}
+	if b.dir, err = os.MkdirTemp(tmp, "bulkhead-bench-"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(b.dir)
+	for _, part := range []struct {
+		name string
+		fn   func() error
+	}{{"latency", b.latency}, {"true", b.shortItems}, {"engine", b.engine}, {"large", b.large}} {
+		if only != "" && only != part.name {
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "measuring %s …\n", part.name)
+		if err := part.fn(); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
+	}
+	b.print()
+	return nil
+}
+
+func (b *bench) print() {
+	fmt.Printf("machine: %s, %d CPUs, %s, %s; scratch on %s\n\n", cpuModel(), runtime.NumCPU(), kernel(), runtime.Version(), b.dir)
+	fmt.Printf("%-62s %14s %14s  %s\n", "what", "measured", "target", "beside")
+	for _, r := range b.rows {
+		mark := "missed"
+		if r.ok {
+			mark = "met"
+		}
+		if r.target == "" {
+			mark = ""
+		}
+		fmt.Printf("%-62s %14s %14s  %s %s\n", r.what, r.value, r.target, r.peer, mark)
+	}
+}
+
+// atMost adds a row whose value should not exceed the target.
+func (b *bench) atMost(what string, value, target float64, unit, peer string) {
+	b.rows = append(b.rows, row{what, format(value, unit), "≤ " + format(target, unit), peer, value <= target})
+}
+
+func (b *bench) atLeast(what string, value, target float64, unit, peer string) {
+	b.rows = append(b.rows, row{what, format(value, unit), "≥ " + format(target, unit), peer, value >= target})
+}
+
+func (b *bench) note(what string, value float64, unit, peer string) {
+	b.rows = append(b.rows, row{what, format(value, unit), "", peer, true})
+}
+
+func format(v float64, unit string) string {
+	if v >= 1000 {
+		return fmt.Sprintf("%.0f%s", v, unit)
+	}
+	return fmt.Sprintf("%.3g%s", v, unit)
+}
+
+func (b *bench) items(n float64) int { return max(int(n*b.scale), 20) }
+
+// state is a fresh state folder.
+func (b *bench) state(name string) string { return filepath.Join(b.dir, name) }
+
+// command runs a command with a state folder and returns how long it took.
+func (b *bench) timed(state, stdin string, name string, args ...string) (time.Duration, error) {
+	cmd := exec.Command(name, args...)
+	cmd.Env = append(os.Environ(), "BULKHEAD_STATE="+state)
+	cmd.Stdin = strings.NewReader(stdin)
+	var said strings.Builder
+	cmd.Stderr = &said
+	start := time.Now()
+	if err := cmd.Run(); err != nil {
+		return 0, fmt.Errorf("%s: %w: %s", name, err, said.String())
+	}
+	return time.Since(start), nil
+}
+
+func median(d []time.Duration) time.Duration {
+	slices.Sort(d)
+	return d[len(d)/2]
+}
+
+func cpuModel() string {
+	data, _ := os.ReadFile("/proc/cpuinfo") // only a label
+	for line := range strings.Lines(string(data)) {
+		if name, ok := strings.CutPrefix(line, "model name"); ok {
+			return strings.Trim(name, "\t :\n")
+		}
+	}
+	return runtime.GOARCH
+}
+
+func kernel() string {
+	data, _ := os.ReadFile("/proc/sys/kernel/osrelease") // only a label
+	return "Linux " + strings.TrimSpace(string(data))
+}
