@@ -200,13 +200,9 @@ func (e *Engine) Run(ctx context.Context) error {
 			e.takeAll()
 		case <-wake.C:
 		case <-e.poke:
-			if err := e.lookForRequests(ctx, true); err != nil {
-				return err
-			}
+			e.look(ctx, true)
 		case <-poll.C:
-			if err := e.lookForRequests(ctx, false); err != nil {
-				return err
-			}
+			e.look(ctx, false)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -273,7 +269,7 @@ func (e *Engine) over() bool {
 func (e *Engine) turn(ctx context.Context) (time.Time, error) {
 	e.probe(false)
 	if err := e.refill(ctx); err != nil {
-		return time.Time{}, err
+		e.Hold(storeReason(err)) // results are still taken and stored
 	}
 	now := e.opts.Now()
 	b := &bulkhead.Batch{}

@@ -7,6 +7,14 @@ import (
 	"bulkhead.dev/bulkhead"
 )
 
+// look is lookForRequests for the loop: a store that cannot be read lets nothing
+// start, and is asked again.
+func (e *Engine) look(ctx context.Context, force bool) {
+	if err := e.lookForRequests(ctx, force); err != nil && ctx.Err() == nil {
+		e.Hold(storeReason(err))
+	}
+}
+
 // lookForRequests carries out what others asked of our runs. Without force it
 // looks only if somebody else wrote to the store.
 func (e *Engine) lookForRequests(ctx context.Context, force bool) error {

@@ -254,7 +254,12 @@ func (e *Engine) loadRequeued(ctx context.Context, r *run, now time.Time) error 
 			continue
 		}
 		if q.Due.After(now) {
+			// A clock that was set back must not make the item wait for the difference.
+			latest := now.Add(max(bulkhead.MaxRetryDelay, r.Spec.RetryDelay) * 5 / 4)
 			r.nextDue = q.Due
+			if r.nextDue.After(latest) {
+				r.nextDue = latest
+			}
 			break
 		}
 		if len(r.requeued) >= windowRequeued {
@@ -357,7 +362,7 @@ func (e *Engine) finish(b *bulkhead.Batch, d *Done, now time.Time) error {
 	a := bulkhead.Attempt{Run: r.ID, Item: l.Item.Index, N: l.Attempt, Final: true, Result: d.Result}
 	if r.retries(a) {
 		a.Final = false
-		due := now.Add(retryDelay(r.Spec.RetryDelay, a.N))
+		due := now.Add(jitter(retryDelay(r.Spec.RetryDelay, a.N)))
 		b.Requeued = append(b.Requeued, bulkhead.Requeue{Run: r.ID, Item: a.Item, Attempt: a.N + 1, Due: due})
 		r.Counts.Queued++
 		if r.nextDue.IsZero() || due.Before(r.nextDue) {
@@ -385,8 +390,7 @@ func (r *run) retries(a bulkhead.Attempt) bool {
 	return bad && a.N <= r.Spec.Retries && r.Ending == 0
 }
 
-// retryDelay doubles with every attempt. Each item has its own clock, so that
-// items that failed together spread out as their scripts took different time.
+// retryDelay doubles with every attempt.
 func retryDelay(first time.Duration, attempt int) time.Duration {
 	d := first
 	for i := 1; i < attempt && d < bulkhead.MaxRetryDelay; i++ {

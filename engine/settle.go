@@ -184,10 +184,15 @@ func (e *Engine) persist(ctx context.Context, write func() error) error {
 // jitter spreads pauses by a quarter, so that processes that failed together
 // do not try again together.
 func jitter(d time.Duration) time.Duration {
+	if d < 4 {
+		return d
+	}
 	return d - d/8 + time.Duration(rand.Int64N(int64(d/4)))
 }
 
 func storeReason(err error) string { return "store: " + err.Error() }
+
+const maxProbePause = 15 * time.Second
 
 // Hold lets nothing start, for the given reason, until Options.Probe finds that
 // the state folder can be written again.
@@ -198,9 +203,14 @@ func (e *Engine) Hold(reason string) {
 }
 
 func (e *Engine) holdLocked(reason string) {
-	if e.hold == "" {
-		e.probePause = 250 * time.Millisecond
-		e.nextProbe = e.opts.Now().Add(e.probePause)
+	if now := e.opts.Now(); e.hold == "" {
+		// What fails again soon after it was found well is asked less and less often.
+		if now.Sub(e.nextProbe) < time.Minute {
+			e.probePause = min(2*e.probePause, maxProbePause)
+		} else {
+			e.probePause = 250 * time.Millisecond
+		}
+		e.nextProbe = now.Add(e.probePause)
 	}
 	e.hold = reason
 	for _, r := range e.runs {
@@ -219,7 +229,7 @@ func (e *Engine) probe(force bool) {
 		return
 	}
 	if err := e.opts.Probe(); err != nil {
-		e.probePause = min(2*e.probePause, 15*time.Second)
+		e.probePause = min(2*e.probePause, maxProbePause)
 		e.nextProbe = now.Add(jitter(e.probePause))
 		return
 	}

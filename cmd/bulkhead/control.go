@@ -193,11 +193,8 @@ func (a *app) deliver(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, q 
 
 // carryOut does what was asked of a run that this process owns, and lets it go.
 func (a *app) carryOut(ctx context.Context, st *sqlite.Store, id bulkhead.RunID) error {
-	l, err := a.adopt(ctx, st)
-	if err != nil {
-		return err
-	}
-	defer l.worker.Close()
+	l := a.adopt(ctx, st)
+	defer l.closeWorker()
 	r, err := st.Run(ctx, id)
 	if err != nil {
 		return err
@@ -219,11 +216,8 @@ func (a *app) takeOver(ctx context.Context, st *sqlite.Store, id bulkhead.RunID,
 	if detach {
 		return a.detach(st, r, "")
 	}
-	l, err := a.adopt(ctx, st)
-	if err != nil {
-		return err
-	}
-	defer l.worker.Close()
+	l := a.adopt(ctx, st)
+	defer l.closeWorker()
 	return l.own(r)
 }
 

@@ -24,7 +24,9 @@ type local struct {
 	app    *app
 	ctx    context.Context
 	store  *sqlite.Store
+	up     chan struct{} // closed when worker or upErr is set
 	worker *worker.Worker
+	upErr  error
 
 	spec    *bulkhead.Spec
 	command []bulkhead.Template
@@ -61,27 +63,32 @@ func (a *app) openLocal(ctx context.Context, inherited ...*os.File) (*local, err
 			return nil, errors.Join(err, st.Close())
 		}
 	}
-	l, err := a.adopt(ctx, st)
-	if err != nil {
-		return nil, errors.Join(err, st.Close())
-	}
-	return l, nil
+	return a.adopt(ctx, st), nil
 }
 
-// adopt makes an open store the base of a local setting.
-func (a *app) adopt(ctx context.Context, st *sqlite.Store) (*local, error) {
-	// The guardian holds the lock file: after a kill -9 the run counts as owned
-	// until its scripts are gone.
-	w, err := worker.New(worker.Options{HoldFiles: []*os.File{st.OwnerFile()}})
-	if err != nil {
-		return nil, err
-	}
-	return &local{app: a, ctx: ctx, store: st, worker: w}, nil
+// adopt makes an open store the base of a local setting. The worker comes up,
+// with its guardian, while the caller stores the run; see prepare.
+func (a *app) adopt(ctx context.Context, st *sqlite.Store) *local {
+	l := &local{app: a, ctx: ctx, store: st, up: make(chan struct{})}
+	go func() {
+		defer close(l.up)
+		// The guardian holds the lock file: after a kill -9 the run counts as owned
+		// until its scripts are gone.
+		l.worker, l.upErr = worker.New(worker.Options{HoldFiles: []*os.File{st.OwnerFile()}})
+	}()
+	return l
 }
 
 func (l *local) close() {
-	_ = l.worker.Close()
+	l.closeWorker()
 	_ = l.store.Close()
+}
+
+func (l *local) closeWorker() {
+	<-l.up
+	if l.worker != nil {
+		_ = l.worker.Close()
+	}
 }
 
 // outputDir is where the output of a run is kept.
@@ -92,6 +99,9 @@ func outputDir(st *sqlite.Store, id bulkhead.RunID) string {
 // prepare readies everything to work on a run that this process owns, and takes
 // over what a former owner left.
 func (l *local) prepare(r *bulkhead.Run) (err error) {
+	if <-l.up; l.upErr != nil {
+		return l.upErr
+	}
 	if r.Mark != l.worker.Mark() {
 		if _, err := worker.KillMarked(l.ctx, r.Mark, r.Spec.Grace); err != nil {
 			return fmt.Errorf("end what the former process of run %d left: %w", r.ID, err)
@@ -117,7 +127,7 @@ func (l *local) prepare(r *bulkhead.Run) (err error) {
 		return err
 	}
 	reserve := l.reserve(r.ID)
-	_ = reserve.take() // without it a full disk is only told of later
+	l.wg.Go(func() { _ = reserve.take() }) // without it a full disk is only told of later
 	l.engine = engine.New(engine.Options{
 		Store:   l.store,
 		Workers: l.grow,
@@ -148,6 +158,9 @@ func (l *local) own(r *bulkhead.Run) error {
 	defer stop()
 	show := l.display(r)
 	err := l.engine.Run(ctx)
+	if err != nil {
+		kill(err) // nobody would take the results of what still runs
+	}
 	l.wg.Wait()
 	show()
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)

@@ -48,10 +48,13 @@ type app struct {
 	stdout io.Writer
 	stderr io.Writer
 	state  string // folder, from --state
+
+	signals []os.Signal // that interrupt a run
 }
 
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+	// Asked before the worker sets signals right for the scripts.
+	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, signals: heeded()}
 	root := a.root()
 	root.SetArgs(args)
 	root.SetIn(stdin)

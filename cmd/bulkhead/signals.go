@@ -17,11 +17,22 @@ func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 }
 
+// heeded are the signals to act on: not those that we were started to ignore, by
+// nohup, or by a shell that started us in the background.
+func heeded() (list []os.Signal) {
+	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
+		if !signal.Ignored(s) {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
 // handleSignals lets the first Ctrl-C drain the run, the second cancel it and
 // the third kill what is left. It returns what undoes it.
 func (l *local) handleSignals(r *bulkhead.Run) (stop func()) {
 	ch := make(chan os.Signal, 8)
-	signal.Notify(ch, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(ch, l.app.signals...)
 	done := make(chan struct{})
 	go func() {
 		for count := 1; ; count++ {
