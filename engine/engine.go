@@ -97,6 +97,8 @@ type Engine struct {
 	ended   []*ask // carry a result that is not durable yet
 	workers int    // last told to Options.Workers
 
+	overlooked bool // requests could not be read: look again without a sign of change
+
 	nextProbe  time.Time // while held
 	probePause time.Duration
 }

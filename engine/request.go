@@ -10,7 +10,9 @@ import (
 // look is lookForRequests for the loop: a store that cannot be read lets nothing
 // start, and is asked again.
 func (e *Engine) look(ctx context.Context, force bool) {
-	if err := e.lookForRequests(ctx, force); err != nil && ctx.Err() == nil {
+	err := e.lookForRequests(ctx, force || e.overlooked)
+	e.overlooked = err != nil
+	if err != nil && ctx.Err() == nil {
 		e.Hold(storeReason(err))
 	}
 }

@@ -25,7 +25,7 @@ func (l *local) accept(spec *bulkhead.Spec, in *plan.Input) (*bulkhead.Run, erro
 	if spec.Single() {
 		return r, l.store.Submit(l.ctx, r, nil, 1, in.Hash())
 	}
-	ctx, stop := interruptible(l.ctx)
+	ctx, stop := l.app.interruptible(l.ctx)
 	defer stop()
 	err := l.acceptBatches(ctx, r, in, 0)
 	if err == nil {

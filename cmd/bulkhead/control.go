@@ -163,7 +163,7 @@ const askEvery = 20 * time.Millisecond
 // If the run has no owner it reports true: this process owns it now, and the
 // request still waits.
 func (a *app) deliver(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, q bulkhead.Request) (owner bool, err error) {
-	ctx, stop := interruptible(ctx)
+	ctx, stop := a.interruptible(ctx)
 	defer stop()
 	q.Run, q.By, q.At = r.ID, me(), time.Now()
 	id, err := st.Ask(ctx, q)
@@ -368,7 +368,7 @@ func (a *app) waitCmd() *cobra.Command {
 const waitEvery = 100 * time.Millisecond
 
 func (a *app) wait(ctx context.Context, st *sqlite.Store, id bulkhead.RunID) error {
-	ctx, stop := interruptible(ctx)
+	ctx, stop := a.interruptible(ctx)
 	defer stop()
 	tick := time.NewTicker(waitEvery)
 	defer tick.Stop()

@@ -42,7 +42,7 @@ until the run is over or Ctrl-C.`,
 				if err != nil {
 					return err
 				}
-				ctx, stop := interruptible(cmd.Context())
+				ctx, stop := a.interruptible(cmd.Context())
 				defer stop()
 				return a.logs(ctx, st, r, items, f)
 			})

@@ -13,8 +13,11 @@ import (
 )
 
 // interruptible returns a context that ends with the first interrupt.
-func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+func (a *app) interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
+	if len(a.signals) == 0 { // none would mean all
+		return context.WithCancel(ctx)
+	}
+	return signal.NotifyContext(ctx, a.signals...)
 }
 
 // heeded are the signals to act on: not those that we were started to ignore, by
@@ -32,7 +35,9 @@ func heeded() (list []os.Signal) {
 // the third kill what is left. It returns what undoes it.
 func (l *local) handleSignals(r *bulkhead.Run) (stop func()) {
 	ch := make(chan os.Signal, 8)
-	signal.Notify(ch, l.app.signals...)
+	if len(l.app.signals) > 0 { // none would mean all
+		signal.Notify(ch, l.app.signals...)
+	}
 	done := make(chan struct{})
 	go func() {
 		for count := 1; ; count++ {
