@@ -1,0 +1,50 @@
+package worker
+
+import (
+	"errors"
+	"os"
+	"time"
+)
+
+// Job is one attempt to be made.
+type Job struct {
+	Args []string // Args[0] is the command; passed to exec as they are
+	// Path is the executable. Empty: Args[0], looked up in the PATH of Env if
+	// it has no slash.
+	Path string
+	Env  []string // NAME=value, the complete environment
+	Dir  string   // working folder; empty: that of this process
+	// Stdin is what the script reads; nil: nothing (/dev/null).
+	Stdin *string
+	// StdinFile is given to the script as it is, if Stdin is nil.
+	StdinFile *os.File
+	// Timeout ends the attempt; 0: none. Measured with the monotonic clock.
+	Timeout time.Duration
+	// Grace is the time between SIGTERM and SIGKILL; 0: SIGKILL at once.
+	Grace time.Duration
+}
+
+// The streams of a script, as a Sink sees them.
+const (
+	Stdout = 1
+	Stderr = 2
+)
+
+// Sink takes what a script writes.
+//
+// Write is called by one goroutine at a time. The time is when the bytes were
+// read; times of one stream do not go back. p is valid during the call. An
+// error means that nothing of p was taken (a full disk, say): the call is
+// repeated with the same bytes, less and less often, until it succeeds. The
+// script meanwhile blocks once its pipe is full; other attempts do not notice.
+// Only the hard stop ([ErrKill], [Worker.Kill]) ends the repetition; what was
+// dropped then is counted in Result.Output.Dropped.
+type Sink interface {
+	Write(stream int, at time.Time, p []byte) error
+}
+
+// ErrKill as the cause of a context skips the grace:
+//
+//	ctx, cancel := context.WithCancelCause(parent)
+//	cancel(worker.ErrKill)
+var ErrKill = errors.New("killed at once")
