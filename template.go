@@ -163,7 +163,7 @@ func columnOf(name, text string, columns []string) (int, error) {
 		return 0, nil
 	case name == "":
 		return 0, &Error{Code: CodeUsage,
-			Message: fmt.Sprintf("{} in %s is not clear: there are %d columns", excerpt(text), len(columns)),
+			Message: fmt.Sprintf("{} in %s is not clear: there are %d columns", Quote(text), len(columns)),
 			Hint:    fmt.Sprintf("write one of %s; {{} writes {} itself", listColumns(columns))}
 	}
 	if i := slices.Index(columns, name); i >= 0 {
@@ -177,7 +177,7 @@ func columnOf(name, text string, columns []string) (int, error) {
 	if near := Nearest(name, columns); near != "" {
 		hint = fmt.Sprintf("did you mean {%s}? ", near) + hint
 	}
-	return 0, &Error{Code: CodeUsage, Message: fmt.Sprintf("unknown placeholder {%s} in %s", name, excerpt(text)), Hint: hint}
+	return 0, &Error{Code: CodeUsage, Message: fmt.Sprintf("unknown placeholder {%s} in %s", name, Quote(text)), Hint: hint}
 }
 
 // listColumns names the columns as placeholders, in order. A wide table is cut
@@ -196,13 +196,4 @@ func listColumns(columns []string) string {
 		b.WriteString("{" + c + "}")
 	}
 	return b.String()
-}
-
-// excerpt quotes the start of a text for a message.
-func excerpt(text string) string {
-	const most = 60
-	if len(text) > most {
-		return fmt.Sprintf("%.*q…", most, text)
-	}
-	return strconv.Quote(text)
 }

@@ -131,7 +131,9 @@ func (h *hand) live(e *engine.Engine, slot int) {
 // settle waits until the engine has nothing to do without us: every hand holds
 // work or the engine gives it none. It asks the engine, not a clock.
 func (m *machine) settle() {
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	look := time.NewTicker(200 * time.Microsecond)
+	defer look.Stop()
+	for deadline := time.Now().Add(20 * time.Second); ; <-look.C {
 		for _, h := range m.hands {
 			h.look(m)
 		}

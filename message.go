@@ -1,6 +1,19 @@
 package bulkhead
 
-import "strings"
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Quote quotes a text for a message, and only the start of a long one.
+func Quote(text string) string {
+	const most = 60 // characters
+	if len(text) > most {
+		return fmt.Sprintf("%.*q…", most, text)
+	}
+	return strconv.Quote(text)
+}
 
 // Nearest returns the known word that the given one was probably meant to be:
 // at most a third of its letters, and at least one, wrong, missing, too many or
