@@ -34,14 +34,20 @@ func logLines(n int) string {
 	return b.String()[:n]
 }
 
+// kibibyte is the output of one item of manyAttempts.
+func kibibyte(lines string, item int64) string {
+	at := int(item * 977 % int64(len(lines)-1024))
+	return lines[at : at+1024]
+}
+
 // manyAttempts writes items of a kibibyte each and returns some of them.
 func manyAttempts(t fataler, dir string, items int) (some []output.Attempt) {
 	l := openLog(t, output.Options{Dir: dir})
 	w := l.Writer()
-	p := []byte(logLines(1024))
+	lines := logLines(8 << 20)
 	for i := range int64(items) {
 		w.Begin(i, 1, begin, 0)
-		if err := w.Write(output.Stdout, begin, p); err != nil {
+		if err := w.Write(output.Stdout, begin, []byte(kibibyte(lines, i))); err != nil {
 			t.Fatal(err)
 		}
 		a := output.Attempt{Item: i, N: 1, Ref: end(t, w)}
@@ -57,9 +63,10 @@ func manyAttempts(t fataler, dir string, items int) (some []output.Attempt) {
 
 func TestOneAttemptAmongManyIsReadAlone(t *testing.T) {
 	dir := runDir(t)
+	lines := logLines(8 << 20)
 	for _, a := range manyAttempts(t, dir, 100_000) {
 		before := bytesRead(t)
-		same(t, "text", text(read(t, dir, a)), logLines(1024))
+		same(t, "text", text(read(t, dir, a)), kibibyte(lines, a.Item))
 		if _, err := output.Tail(dir, a, 10); err != nil {
 			t.Fatal(err)
 		}

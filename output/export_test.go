@@ -6,9 +6,9 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// BeforeSealStep has fn called before each step of sealing; its error is the
-// step's.
-func (l *Log) BeforeSealStep(fn func(step string) error) { l.before = fn }
+// BeforeStep has fn called before each operation that sealing consists of, and
+// before each sync of data; its error is the operation's.
+func (l *Log) BeforeStep(fn func(step string) error) { l.before = fn }
 
 // Scan reads a segment from memory: what Decode fuzzes. It returns the records
 // as they would be written again, and how many there are.

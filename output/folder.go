@@ -138,6 +138,20 @@ func Remove(dir string) error {
 	return nil
 }
 
+// makeDir is os.MkdirAll for the owner only, durable.
+func makeDir(dir string) error {
+	err := os.Mkdir(dir, 0o700)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = makeDir(filepath.Dir(dir)); err == nil {
+			err = os.Mkdir(dir, 0o700)
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncDir(filepath.Dir(dir))
+}
+
 // syncDir makes names that were created, renamed or removed in dir durable.
 func syncDir(dir string) error {
 	f, err := os.Open(dir)

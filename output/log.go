@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -44,7 +43,7 @@ type Log struct {
 	stop    chan struct{} // closed by Close
 	wg      sync.WaitGroup
 	encoder *encoder                // of whoever seals: the sealer, or Close after it
-	before  func(step string) error // tests only: called before each step of sealing
+	before  func(step string) error // tests only, see step
 
 	mu       sync.Mutex
 	closed   bool
@@ -80,15 +79,15 @@ func OpenLog(o Options) (*Log, error) {
 		l.every = DefaultFlushEvery
 	}
 	l.sealing, l.giveUp = context.WithCancel(context.Background())
-	if err := l.recover(); err != nil {
+	if err := l.adopt(); err != nil {
 		l.giveUp()
 		return nil, fmt.Errorf("open output: %w", err)
 	}
 	return l, nil
 }
 
-// recover looks at what is there and cleans up after a crash.
-func (l *Log) recover() error {
+// adopt takes over what an earlier owner left.
+func (l *Log) adopt() error {
 	found, err := list(l.dir)
 	if err != nil {
 		return err
@@ -126,10 +125,7 @@ func (l *Log) create(n int64) (*os.File, error) {
 	const flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL
 	f, err := os.OpenFile(rawPath(l.dir, n), flags, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err = os.MkdirAll(l.dir, 0o700); err != nil {
-			return nil, err
-		}
-		if err = syncDir(filepath.Dir(l.dir)); err != nil {
+		if err = makeDir(l.dir); err != nil {
 			return nil, err
 		}
 		f, err = os.OpenFile(rawPath(l.dir, n), flags, 0o600)
@@ -223,7 +219,10 @@ func (l *Log) syncAll() {
 	l.unsynced, l.created = nil, false
 	l.mu.Unlock()
 	for _, u := range files {
-		err := datasync(u.file)
+		err := l.step("sync data")
+		if err == nil {
+			err = datasync(u.file)
+		}
 		if u.retired {
 			err = errors.Join(err, u.file.Close())
 		}
@@ -239,6 +238,14 @@ func (l *Log) syncAll() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.syncRuns = false
+}
+
+// step tells a test which operation comes next; its error is the operation's.
+func (l *Log) step(name string) error {
+	if l.before == nil {
+		return nil
+	}
+	return l.before(name)
 }
 
 // Close flushes every writer and seals every segment that is left, which may

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -175,6 +176,44 @@ func TestOutputIsAtMostASecondBehind(t *testing.T) {
 	})
 }
 
+func TestWhatIsFlushedIsSyncedAndAFailureIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := runDir(t)
+		l := openLog(t, output.Options{Dir: dir})
+		synced, broken := 0, syscall.EIO
+		l.BeforeStep(func(step string) error {
+			if step != "sync data" {
+				return nil
+			}
+			if synced++; synced == 2 {
+				return broken
+			}
+			return nil
+		})
+		w := l.Writer()
+		a := attempt(t, w, 1, "one")
+		<-time.After(time.Second)
+		synctest.Wait()
+		same(t, "syncs", synced, 1)
+		<-time.After(time.Minute)
+		synctest.Wait()
+		same(t, "syncs without output", synced, 1)
+		w.Begin(2, 1, begin, 0)
+		write(t, w, output.Stdout, begin, "two")
+		<-time.After(time.Second)
+		synctest.Wait()
+		if _, err := w.End(); !errors.Is(err, broken) {
+			t.Fatal("the disk could not keep it, and:", err)
+		}
+		b := output.Attempt{Item: 2, N: 1, Ref: end(t, w)}
+		<-time.After(2 * time.Second)
+		synctest.Wait()
+		same(t, "syncs", synced, 3)
+		same(t, "texts", text(read(t, dir, a))+text(read(t, dir, b)), "onetwo")
+		closeLog(t, l)
+	})
+}
+
 func TestWritingOutsideOfAnAttemptIsRefused(t *testing.T) {
 	l := openLog(t, output.Options{Dir: runDir(t)})
 	w := l.Writer()
@@ -265,14 +304,14 @@ func TestEveryAttemptReadsAsItWasWritten(t *testing.T) {
 		var all []model
 		item := int64(0)
 		for range rapid.IntRange(1, 3).Draw(t, "processes") {
-			l := openLog(t, o)
+			l, known := openLog(t, o), len(all)
 			writers := []*output.Writer{l.Writer(), l.Writer(), l.Writer()}
 			for range rapid.IntRange(0, 8).Draw(t, "attempts") {
 				item++
 				w := rapid.SampledFrom(writers).Draw(t, "writer")
 				all = append(all, drawAttempt(t, w, item))
 			}
-			for _, m := range all {
+			for _, m := range all[known:] {
 				m.check(t, o.Dir)
 			}
 			closeLog(t, l)
@@ -332,18 +371,19 @@ func (m model) check(t fataler, dir string) {
 	for _, a := range []output.Attempt{m.Attempt, lease} {
 		for _, n := range []int{1, 3, 1 << 30} {
 			tail, err := output.Tail(dir, a, n)
-			if err != nil || string(tail) != lastLines(all, n) {
-				t.Fatalf("last %d lines of %q: %q %v", n, all, tail, err)
+			if want := lastLines(all, n); err != nil || string(tail) != want {
+				t.Fatalf("last %d lines: got %d bytes, want %d: %v", n, len(tail), len(want), err)
 			}
 		}
 	}
 }
 
-// lastLines is the obvious way.
+// lastLines is Tail the obvious way.
 func lastLines(all string, n int) string {
 	lines := strings.SplitAfter(all, "\n")
 	if lines[len(lines)-1] == "" {
 		lines = lines[:len(lines)-1]
 	}
-	return strings.Join(lines[max(0, len(lines)-n):], "")
+	last := strings.Join(lines[max(0, len(lines)-n):], "")
+	return last[max(0, len(last)-output.TailBytes):]
 }

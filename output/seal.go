@@ -199,11 +199,3 @@ func (l *Log) writeFrames(w io.Writer, raw io.Reader) error {
 		}
 	}
 }
-
-// step tells a test what comes next.
-func (l *Log) step(name string) error {
-	if l.before == nil {
-		return nil
-	}
-	return l.before(name)
-}

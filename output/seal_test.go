@@ -34,7 +34,7 @@ func TestACrashAtAnyStepOfSealingLosesNothing(t *testing.T) {
 	dir, crashes := runDir(t), t.TempDir()
 	l := openLog(t, output.Options{Dir: dir})
 	var steps []string
-	l.BeforeSealStep(func(step string) error {
+	l.BeforeStep(func(step string) error {
 		copyFolder(t, dir, filepath.Join(crashes, fmt.Sprint(len(steps))))
 		steps = append(steps, step)
 		return nil
@@ -76,7 +76,7 @@ func TestWhereSealingFailsTheSegmentIsSealedLater(t *testing.T) {
 			l := openLog(t, output.Options{Dir: dir, SegmentSize: 1})
 			failed := make(chan struct{}, 1)
 			var once sync.Once
-			l.BeforeSealStep(func(s string) (err error) {
+			l.BeforeStep(func(s string) (err error) {
 				if s == step {
 					once.Do(func() {
 						err = syscall.EIO
@@ -215,7 +215,8 @@ func writeUntilKilled(dir string) {
 				if err := w.Write(output.Stdout, begin, []byte(childText(item))); err != nil {
 					panic(err)
 				}
-				if r, err = w.End(); err != nil {
+				r, err := w.End()
+				if err != nil {
 					panic(err)
 				}
 				fmt.Printf("end %d %d %d %d %d\n", item, r.Segment, r.Offset, r.Length, r.Bytes)

@@ -10,7 +10,7 @@ import (
 )
 
 // TailBytes is the most that Tail returns.
-const TailBytes = 512 << 10
+const TailBytes = 256 << 10
 
 // Tail returns the last lines of an attempt's output, both streams in order of
 // arrival, and at most the last TailBytes bytes of them. It reads from the end,
