@@ -171,7 +171,7 @@ func datasync(f *os.File) error {
 	}
 	if conn.Control(func(fd uintptr) {
 		for {
-			if err = syscall.Fdatasync(int(fd)); err != syscall.EINTR {
+			if err = syscall.Fdatasync(int(fd)); !errors.Is(err, syscall.EINTR) {
 				return
 			}
 		}

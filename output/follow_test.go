@@ -118,17 +118,17 @@ func TestFollowingEndsWithTheContextOrTheReader(t *testing.T) {
 	w := l.Writer()
 	a := attempt(t, w, 1, "x")
 	stop := errors.New("enough")
-	if err := output.Follow(t.Context(), dir, a, output.Following{}, func(output.Chunk) error { return stop }); err != stop {
+	if err := output.Follow(t.Context(), dir, a, output.Following{}, func(output.Chunk) error { return stop }); !errors.Is(err, stop) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(stop)
 	next := output.Attempt{Item: 2, N: 1, Ref: w.Position()}
-	if err := output.Follow(ctx, dir, next, output.Following{}, nil); err != stop {
+	if err := output.Follow(ctx, dir, next, output.Following{}, nil); !errors.Is(err, stop) {
 		t.Fatal(err)
 	}
 	err := output.FollowAll(t.Context(), dir, output.Following{}, func(int64, int, output.Chunk) error { return stop })
-	if err != stop {
+	if !errors.Is(err, stop) {
 		t.Fatal(err)
 	}
 	closeLog(t, l)

@@ -9,10 +9,11 @@ import (
 	"testing"
 	"time"
 
-	"bulkhead.dev/bulkhead"
-	"bulkhead.dev/bulkhead/output"
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+
+	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/output"
 )
 
 func TestMain(m *testing.M) {

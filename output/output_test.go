@@ -15,10 +15,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	"bulkhead.dev/bulkhead"
-	"bulkhead.dev/bulkhead/output"
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
+
+	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/output"
 )
 
 func ctxOf(t fataler) context.Context {
@@ -295,10 +296,7 @@ func merged(chunks []output.Chunk) (all []output.Chunk, dropped int64) {
 
 func TestEveryAttemptReadsAsItWasWritten(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		dir, err := os.MkdirTemp("", "output")
-		if err != nil {
-			t.Fatal(err)
-		}
+		dir := tempFolder(t)
 		defer os.RemoveAll(dir)
 		o := output.Options{Dir: filepath.Join(dir, "run"), SegmentSize: rapid.SampledFrom([]int64{1, 300, 100_000}).Draw(t, "segment size")}
 		var all []model

@@ -81,7 +81,7 @@ type unsealer struct{ *seekable.Reader }
 
 func (u unsealer) ReadAt(p []byte, off int64) (int, error) {
 	n, err := u.Reader.ReadAt(p, off)
-	if _, system := errors.AsType[*fs.PathError](err); err != nil && err != io.EOF && !system {
+	if _, system := errors.AsType[*fs.PathError](err); err != nil && !errors.Is(err, io.EOF) && !system {
 		err = fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return n, err

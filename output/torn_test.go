@@ -8,10 +8,11 @@ import (
 	"slices"
 	"testing"
 
-	"bulkhead.dev/bulkhead"
-	"bulkhead.dev/bulkhead/output"
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
+
+	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/output"
 )
 
 // isPrefix reports whether got is what want begins with. A chunk is there or
