@@ -1,9 +1,9 @@
 package plan_test
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -241,23 +241,19 @@ func TestFilesAreReadLineByLine(t *testing.T) {
 }
 
 func TestALineHasALimit(t *testing.T) {
-	most := bytes.Repeat([]byte("x"), plan.MaxLine)
+	most := strings.Repeat("x", plan.MaxLine)
 	for name, tt := range map[string]struct {
 		end  string
 		rows int
 		err  string
 	}{
 		"the longest line":                 {"", 2, ""},
-		"the longest line and a newline":   {"\nb\n", 3, ""},
 		"the longest line and CRLF":        {"\r\nb\n", 3, ""},
 		"one byte more":                    {"x\nb\n", 1, "standard input:3: the line is longer than 16 MiB"},
-		"one byte more at the end":         {"x", 1, "standard input:3: the line is longer than 16 MiB"},
-		"one byte more and CRLF":           {"x\r\n", 1, "standard input:3: the line is longer than 16 MiB"},
 		"a carriage return and no newline": {"\r", 1, "standard input:3: the line is longer than 16 MiB"},
-		"many bytes more":                  {strings.Repeat("x", 1<<20), 1, "standard input:3: the line is longer than 16 MiB"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			stdin := strings.NewReader("a\n\n" + string(most) + tt.end)
+			stdin := io.MultiReader(strings.NewReader("a\n\n"), strings.NewReader(most), strings.NewReader(tt.end))
 			in, err := plan.Open(each(t, "-"), plan.Options{Stdin: stdin})
 			if err != nil {
 				t.Fatal(err)
