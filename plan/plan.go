@@ -200,6 +200,9 @@ func (in *Input) row() ([]string, error) {
 	return values, nil
 }
 
+// Count is the number of items that Next has returned.
+func (in *Input) Count() int64 { return in.index }
+
 // Hash is the SHA-256, in hex, of the column names and of all items that Next
 // has returned so far. It is the same however the sources were written, as long
 // as they mean the same.
@@ -255,6 +258,3 @@ func grouped(n int64) string {
 func usage(hint, format string, args ...any) error {
 	return &bulkhead.Error{Code: bulkhead.CodeUsage, Message: fmt.Sprintf(format, args...), Hint: hint}
 }
-
-// Count is the number of items that Next has returned.
-func (in *Input) Count() int64 { return in.index }
