@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"bulkhead.dev/bulkhead/output"
 )
@@ -193,5 +195,27 @@ func TestSealingOnAFullDiskIsPutOffQuietly(t *testing.T) {
 		if text(read(t, dir, a)) != want {
 			t.Fatal("the output is not what was written")
 		}
+	})
+}
+
+func TestWhatADiskRefusedIsWrittenByItselfOnceThereIsSpace(t *testing.T) {
+	onSmallDisk(t, func(t *testing.T, disk string) {
+		synctest.Test(t, func(t *testing.T) {
+			free := ballast(t, disk, 0)
+			dir := filepath.Join(disk, "run")
+			l := openLog(t, output.Options{Dir: dir})
+			w := l.Writer()
+			running := output.Attempt{Item: 1, N: 1, Ref: w.Position()}
+			w.Begin(1, 1, begin, 0)
+			write(t, w, output.Stdout, begin, "patience")
+			<-time.After(5 * time.Second)
+			same(t, "on the full disk", text(read(t, dir, running)), "")
+			free()
+			<-time.After(time.Second)
+			synctest.Wait()
+			same(t, "a second later", text(read(t, dir, running)), "patience")
+			end(t, w)
+			closeLog(t, l)
+		})
 	})
 }
