@@ -34,6 +34,13 @@ func (w *Worker) defaultSignals() {
 		if w.signals == nil {
 			w.signals = make(chan os.Signal, 1)
 		}
+		if n == 32 || n == 33 {
+			// glibc keeps these two for itself, and its posix_spawn (make uses
+			// it) starts programs with both ignored. Go cannot catch them.
+			var deflt [4]uint64 // struct sigaction: SIG_DFL, no flags, no mask
+			unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(n), uintptr(unsafe.Pointer(&deflt)), 0, 8, 0, 0)
+			continue
+		}
 		signal.Notify(w.signals, syscall.Signal(n))
 	}
 }
