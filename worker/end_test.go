@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -258,7 +259,7 @@ func TestOrphansAreReaped(t *testing.T) {
 		w.Run(t.Context(), sh(`(exit 0 &); (setsid true &)`), nil)
 	}
 	var status syscall.WaitStatus
-	if pid, err := syscall.Wait4(-1, &status, syscall.WNOHANG, nil); err != unix.ECHILD {
+	if pid, err := syscall.Wait4(-1, &status, syscall.WNOHANG, nil); !errors.Is(err, unix.ECHILD) {
 		t.Errorf("there is a child: %d (%v)", pid, err)
 	}
 }

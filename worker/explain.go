@@ -157,7 +157,7 @@ func interpreterOf(path string) (name string, script bool) {
 	}
 	defer f.Close()
 	first, err := bufio.NewReader(io.LimitReader(f, 256)).ReadBytes('\n')
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return "", false
 	}
 	first, script = bytes.CutPrefix(bytes.TrimSuffix(first, []byte("\n")), []byte("#!"))

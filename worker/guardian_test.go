@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -190,7 +191,7 @@ func TestCloseLeavesNoGuardian(t *testing.T) {
 	if alive(guard) {
 		t.Error("the guardian is still there")
 	}
-	if pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); err != unix.ECHILD {
+	if pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); !errors.Is(err, unix.ECHILD) {
 		t.Errorf("there is a child: %d (%v)", pid, err)
 	}
 }

@@ -48,12 +48,12 @@ func openProcs() (*procs, error) {
 	}
 	fd, err := unix.Open("/proc/loadavg", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return p, nil // slower, not wrong
+		return p, nil //nolint:nilerr // slower, not wrong
 	}
 	// lxcfs puts its own file there, which is seconds old.
 	if err := unix.Fstatfs(fd, &fs); err != nil || fs.Type != procMagic {
 		unix.Close(fd)
-		return p, nil
+		return p, nil //nolint:nilerr // likewise
 	}
 	p.loadavg = fd
 	return p, nil

@@ -234,7 +234,7 @@ func (a *attempt) result(duration time.Duration) bulkhead.Result {
 		CPU: time.Duration(a.usage.Utime.Nano() + a.usage.Stime.Nano()),
 	}
 	r.Output.Dropped = a.dropped
-	if kib := int64(a.usage.Maxrss); kib > ownPeak() {
+	if kib := a.usage.Maxrss; kib > ownPeak() {
 		r.PeakMemory = kib << 10
 	}
 	switch {
@@ -261,5 +261,5 @@ func (a *attempt) result(duration time.Duration) bulkhead.Result {
 func ownPeak() int64 {
 	var u unix.Rusage
 	_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
-	return int64(u.Maxrss)
+	return u.Maxrss
 }

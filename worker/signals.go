@@ -38,7 +38,7 @@ func (w *Worker) defaultSignals() {
 			// glibc keeps these two for itself, and its posix_spawn (make uses
 			// it) starts programs with both ignored. Go cannot catch them.
 			var deflt [4]uint64 // struct sigaction: SIG_DFL, no flags, no mask
-			unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(n), uintptr(unsafe.Pointer(&deflt)), 0, 8, 0, 0)
+			_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(n), uintptr(unsafe.Pointer(&deflt)), 0, 8, 0, 0)
 			continue
 		}
 		signal.Notify(w.signals, syscall.Signal(n))
@@ -66,7 +66,7 @@ func unblocked(f func()) {
 	defer runtime.UnlockOSThread()
 	var none, before uint64
 	mask := func(set, old *uint64) {
-		unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK,
+		_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK,
 			uintptr(unsafe.Pointer(set)), uintptr(unsafe.Pointer(old)), unsafe.Sizeof(*set), 0, 0)
 	}
 	mask(&none, &before)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -52,13 +53,13 @@ func (a *attempt) start() (err error) {
 		}
 	}()
 	files := [3]uintptr{uintptr(a.w.null), uintptr(a.w.null), uintptr(a.w.null)}
-	if fd, mine, err := a.stdin(); err != nil {
+	fd, mine, err := a.stdin()
+	if err != nil {
 		return err
-	} else {
-		files[0] = uintptr(fd)
-		if mine {
-			child = append(child, fd)
-		}
+	}
+	files[0] = uintptr(fd)
+	if mine {
+		child = append(child, fd)
 	}
 	if a.sink != nil {
 		for i, s := range []*stream{&a.out, &a.err} {
@@ -224,8 +225,8 @@ func (a *attempt) resolve() error {
 
 // pathOf is the PATH of an environment; the last one counts, as in a shell.
 func pathOf(env []string) string {
-	for i := len(env) - 1; i >= 0; i-- {
-		if path, ok := strings.CutPrefix(env[i], "PATH="); ok {
+	for _, e := range slices.Backward(env) {
+		if path, ok := strings.CutPrefix(e, "PATH="); ok {
 			return path
 		}
 	}

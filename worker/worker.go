@@ -136,7 +136,7 @@ func (w *Worker) prepare() (err error) {
 // standard streams. Go itself opens everything with O_CLOEXEC.
 func closeOnExec() error {
 	err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
-	if err != unix.ENOSYS && err != unix.EINVAL {
+	if !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EINVAL) {
 		return err
 	}
 	fds, err := os.ReadDir("/proc/self/fd")
