@@ -107,7 +107,7 @@ type Spec struct {
 	Pools    []PoolUse `json:"pools,omitempty"`
 
 	Limit      int           `json:"limit"`                 // items at once; at least 1
-	Rate       Rate          `json:"rate,omitempty"`        // starts; zero: unlimited
+	Rate       Rate          `json:"rate,omitzero"`         // starts; zero: unlimited
 	Timeout    time.Duration `json:"timeout,omitempty"`     // of one attempt; 0: none
 	Grace      time.Duration `json:"grace,omitempty"`       // between SIGTERM and SIGKILL
 	Retries    int           `json:"retries,omitempty"`     // further attempts of a failed item

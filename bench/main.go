@@ -100,10 +100,6 @@ func (b *bench) atLeast(what string, value, target float64, unit, peer string) {
 	b.rows = append(b.rows, row{what, format(value, unit), "≥ " + format(target, unit), peer, value >= target})
 }
 
-func (b *bench) note(what string, value float64, unit, peer string) {
-	b.rows = append(b.rows, row{what, format(value, unit), "", peer, true})
-}
-
 func format(v float64, unit string) string {
 	if v >= 1000 {
 		return fmt.Sprintf("%.0f%s", v, unit)

@@ -154,7 +154,7 @@ func actor(name string, args ...string) worker.Job {
 }
 
 // background runs a job; the returned function waits for its result.
-func background(t *testing.T, w *worker.Worker, ctx context.Context, job worker.Job, sink worker.Sink) func() bulkhead.Result {
+func background(t *testing.T, w *worker.Worker, ctx context.Context, job worker.Job, sink worker.Sink) func() bulkhead.Result { //nolint:revive // the test comes first, as everywhere
 	t.Helper()
 	done := make(chan bulkhead.Result, 1)
 	go func() { done <- w.Run(ctx, job, sink) }()

@@ -297,13 +297,13 @@ func (l *local) job(lease bulkhead.Lease) worker.Job {
 type sink struct {
 	local  *local
 	out    *output.Writer
-	copies bool // to our own streams as well
-	kept   bool // the bytes of the call that failed are in the writer
+	copies bool  // to our own streams as well
+	kept   *byte // first of the bytes of the call that failed, which are in the writer
 }
 
 func (s *sink) Write(stream int, at time.Time, p []byte) error {
 	var err error
-	if s.kept {
+	if len(p) > 0 && s.kept == &p[0] {
 		err = s.out.Flush()
 	} else {
 		if s.copies {
@@ -311,7 +311,10 @@ func (s *sink) Write(stream int, at time.Time, p []byte) error {
 		}
 		err = s.out.Write(output.Stream(stream), at, p)
 	}
-	s.kept = err != nil
+	s.kept = nil
+	if err != nil && len(p) > 0 {
+		s.kept = &p[0]
+	}
 	if err != nil {
 		s.local.engine.Hold(fmt.Sprintf("output: %v", err))
 	}

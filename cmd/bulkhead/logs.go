@@ -209,7 +209,7 @@ func (l *logReader) over(ctx context.Context, item int64) func() bool {
 func (l *logReader) followRun(ctx context.Context) error {
 	l.prefixed = true
 	printers := map[int64]*linePrinter{}
-	err := output.FollowAll(ctx, l.dir, output.Following{Done: l.over(ctx, 0)}, func(item int64, attempt int, c output.Chunk) error {
+	err := output.FollowAll(ctx, l.dir, output.Following{Done: l.over(ctx, 0)}, func(item int64, _ int, c output.Chunk) error {
 		p := printers[item]
 		if p == nil {
 			if len(printers) >= 4096 {

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"bulkhead.dev/bulkhead"
 	"bulkhead.dev/bulkhead/worker"
@@ -153,10 +152,4 @@ func (a *app) stateDir() (string, error) {
 		dir = filepath.Join(base, "bulkhead")
 	}
 	return filepath.Abs(dir)
-}
-
-// isTerminal reports whether w is a terminal that a person looks at.
-func isTerminal(w any) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
 }

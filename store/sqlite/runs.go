@@ -16,7 +16,7 @@ import (
 // Create stores a new run that accepts items, gives it its ID and makes this
 // process its owner.
 func (s *Store) Create(_ context.Context, r *bulkhead.Run) error {
-	return s.insert(r, func(c *sqlite.Conn, next *bulkhead.Run) error {
+	return s.insert(r, func(_ *sqlite.Conn, next *bulkhead.Run) error {
 		next.State = bulkhead.RunAccepting
 		return nil
 	})
