@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -289,6 +290,12 @@ func checkTemplates(spec *bulkhead.Spec) error {
 	}
 	for _, p := range spec.Pools {
 		texts = append(texts, p.Key)
+	}
+	for _, text := range texts {
+		// The spec is stored as JSON, which would change such bytes without a word.
+		if !utf8.ValidString(text) {
+			return usage("give such bytes as items (--each, --csv), which reach the script as they are", "%q is not UTF-8", text)
+		}
 	}
 	_, err := parseAll(texts, spec.Columns)
 	return err
