@@ -26,7 +26,7 @@ func (s *stream) open(a *attempt, n int) (fd int, err error) {
 	}
 	// Our end only: scripts do not expect a standard output that says EAGAIN.
 	// What is non-blocking, os.NewFile gives to the runtime's poller.
-	if err = unix.SetNonblock(p[0], true); err == nil {
+	if err = nonblock(p[0]); err == nil {
 		s.a, s.n = a, n
 		s.file = os.NewFile(uintptr(p[0]), "pipe")
 		// A file that the poller does not take (fs.epoll.max_user_watches) has
@@ -40,6 +40,13 @@ func (s *stream) open(a *attempt, n int) (fd int, err error) {
 		return -1, fmt.Errorf("watch a pipe: %w", err)
 	}
 	return p[1], nil
+}
+
+// nonblock is unix.SetNonblock for a file that has no other flags, in one system
+// call.
+func nonblock(fd int) error {
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, unix.O_NONBLOCK)
+	return err
 }
 
 func (s *stream) close() {
