@@ -76,21 +76,26 @@ func TestStopping(t *testing.T) {
 			}
 			nothingIsLeft(t, w)
 		})
-		t.Run("timed out: "+name, func(t *testing.T) {
-			job, out := sh(tt.script), newOutput()
-			job.Grace, job.Timeout = tt.grace, 400*time.Millisecond
-			r := w.Run(t.Context(), job, out)
-			want := tt.want
-			want.State, want.How = bulkhead.ItemFailed, bulkhead.HowTimeout
-			if diff := cmp.Diff(want, r, measured); diff != "" {
-				t.Error(diff)
-			}
-			if r.Duration < job.Timeout {
-				t.Errorf("stopped after %v, before the timeout of %v", r.Duration, job.Timeout)
-			}
-			nothingIsLeft(t, w)
-		})
 	}
+	t.Run("timed out", func(t *testing.T) {
+		for name, tt := range tests {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel() // each waits for its time
+				job, out := sh(tt.script), newOutput()
+				job.Grace, job.Timeout = tt.grace, 2*time.Second
+				r := w.Run(t.Context(), job, out)
+				want := tt.want
+				want.State, want.How = bulkhead.ItemFailed, bulkhead.HowTimeout
+				if diff := cmp.Diff(want, r, measured); diff != "" {
+					t.Error(diff)
+				}
+				if r.Duration < job.Timeout {
+					t.Errorf("stopped after %v, before the timeout of %v", r.Duration, job.Timeout)
+				}
+			})
+		}
+	})
+	nothingIsLeft(t, w)
 }
 
 // nothingIsLeft looks for processes of any attempt of the worker.
@@ -270,15 +275,10 @@ func TestChildrenOfOthersAreNotReaped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	out := newOutput()
-	result := background(t, w, ctx, sh(`(exit 0 &); echo up; exec sleep 1000`), out)
-	out.line(t)
-	// Two rounds of the sweeper.
-	timer := time.NewTimer(2100 * time.Millisecond)
-	<-timer.C
-	cancel()
-	result()
+	if err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.ReapOrphans()
 	if got, err := syscall.Wait4(pid, nil, 0, nil); got != pid || err != nil {
 		t.Errorf("the status of a child of somebody else was taken: %d, %v", got, err)
 	}
@@ -286,8 +286,14 @@ func TestChildrenOfOthersAreNotReaped(t *testing.T) {
 
 func TestAPipeThatWasGivenAwayIsNotWaitedForLong(t *testing.T) {
 	w := newWorker(t)
+	stdin, goOn, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stdin.Close()
 	out := newOutput()
-	job := sh(`echo $$; read x < "$0/nothing" 2>/dev/null; sleep 0.3`)
+	job := sh(`echo $$; read x; exit 0`)
+	job.StdinFile = stdin
 	result := background(t, w, t.Context(), job, out)
 	pid := out.pid(t)
 	// Somebody who does not belong to the script takes its standard output.
@@ -299,6 +305,7 @@ func TestAPipeThatWasGivenAwayIsNotWaitedForLong(t *testing.T) {
 	if _, err := held.WriteString("from a stranger\n"); err != nil {
 		t.Fatal(err)
 	}
+	goOn.Close()
 	if r := result(); r.State != bulkhead.ItemSucceeded {
 		t.Errorf("%+v", r)
 	}

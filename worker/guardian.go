@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strconv"
 	"syscall"
 	"time"
@@ -51,12 +52,7 @@ func (w *Worker) forkGuardian() error {
 	// Not our standard streams: whoever reads them must see them end with us.
 	files := []uintptr{uintptr(p[0]), uintptr(w.null), uintptr(w.null)}
 	for _, f := range w.opts.HoldFiles {
-		fd, err := fdOf(f)
-		if err != nil {
-			unix.Close(p[1])
-			return fmt.Errorf("start the guardian: hold %s: %w", f.Name(), err)
-		}
-		files = append(files, uintptr(fd))
+		files = append(files, f.Fd())
 	}
 	owner := w.owner
 	if !w.marked {
@@ -134,6 +130,7 @@ func GuardianMain(args []string) int {
 			break
 		}
 	}
+	debug.SetGCPercent(100) // what the kernel does not let go of can take days
 	// As long as anything is left, the held files stay locked: nobody may take
 	// over what still runs.
 	for {

@@ -38,11 +38,7 @@ func TestProcsAsksWhatWasBornSince(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			fd, err := fdOf(f)
-			if err != nil {
-				t.Fatal(err)
-			}
-			p := &procs{loadavg: fd, pidMax: pidMax}
+			p := &procs{loadavg: int(f.Fd()), pidMax: pidMax}
 			say(tt.last[0])
 			var asked []int
 			self := false

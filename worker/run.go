@@ -110,7 +110,7 @@ func (a *attempt) watch() {
 		procs: a.w.procs, owner: a.w.owner, mark: a.mark,
 		session: a.pid, sessionSeen: a.started, since: a.pid, born: a.started,
 	}
-	_ = nonblock(a.pidfd)
+	nonblock(a.pidfd)
 	f := os.NewFile(uintptr(a.pidfd), "pidfd")
 	a.conn, _ = f.SyscallConn() // fails for nil only
 	if a.job.Timeout > 0 {

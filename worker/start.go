@@ -81,20 +81,11 @@ func (a *attempt) stdin() (fd int, mine bool, err error) {
 		fd, err = memory(*a.job.Stdin)
 		return fd, err == nil, err
 	case a.job.Stdin == nil && a.job.StdinFile != nil:
-		fd, err = fdOf(a.job.StdinFile)
-		return fd, false, err
+		// Fd makes it blocking again if it was Go that made it non-blocking:
+		// scripts do not expect EAGAIN.
+		return int(a.job.StdinFile.Fd()), false, nil
 	}
 	return a.w.null, false, nil
-}
-
-// fdOf is File.Fd, which would make the file blocking for all that share it.
-func fdOf(f *os.File) (fd int, err error) {
-	conn, err := f.SyscallConn()
-	if err != nil {
-		return -1, err
-	}
-	err = conn.Control(func(n uintptr) { fd = int(n) })
-	return fd, err
 }
 
 // memory is a file that holds text and exists only in memory: it takes all of

@@ -25,15 +25,14 @@ func (s *stream) open(a *attempt, n int) (fd int, err error) {
 		return -1, os.NewSyscallError("pipe2", err)
 	}
 	// Our end only: scripts do not expect a standard output that says EAGAIN.
-	// What is non-blocking, os.NewFile gives to the runtime's poller.
-	if err = nonblock(p[0]); err == nil {
-		s.a, s.n = a, n
-		s.file = os.NewFile(uintptr(p[0]), "pipe")
-		// A file that the poller does not take (fs.epoll.max_user_watches) has
-		// no deadlines: better now than in the middle of the output.
-		if err = s.file.SetReadDeadline(time.Time{}); err == nil {
-			s.conn, err = s.file.SyscallConn()
-		}
+	// What is non-blocking, os.NewFile gives to the runtime's poller. What the
+	// poller does not take (fs.epoll.max_user_watches) has no deadlines: better
+	// now than in the middle of the output.
+	nonblock(p[0])
+	s.a, s.n = a, n
+	s.file = os.NewFile(uintptr(p[0]), "pipe")
+	if err = s.file.SetReadDeadline(time.Time{}); err == nil {
+		s.conn, err = s.file.SyscallConn()
 	}
 	if err != nil {
 		unix.Close(p[1])
@@ -42,11 +41,10 @@ func (s *stream) open(a *attempt, n int) (fd int, err error) {
 	return p[1], nil
 }
 
-// nonblock is unix.SetNonblock for a file that has no other flags, in one system
-// call.
-func nonblock(fd int) error {
-	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, unix.O_NONBLOCK)
-	return err
+// nonblock is unix.SetNonblock for a descriptor that we have just made: it has
+// no other flags, so this is one system call, and it cannot fail.
+func nonblock(fd int) {
+	_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFL, unix.O_NONBLOCK)
 }
 
 func (s *stream) close() {

@@ -46,7 +46,8 @@ func (w *Worker) expire(now time.Time) int {
 
 // reapOrphans reaps zombies that have come to us as the subreaper. It looks at
 // one at a time without taking it: a leader is for its own attempt, and a child
-// that another part of this program has started is for that part.
+// that another part of this program has started is for that part. Such a one
+// hides the others until it is reaped; they can wait.
 func (w *Worker) reapOrphans() {
 	w.forking.Lock() // a leader is a stranger until fork has registered it
 	defer w.forking.Unlock()

@@ -1,0 +1,4 @@
+package worker
+
+// ReapOrphans is what the sweeper does once a second.
+func (w *Worker) ReapOrphans() { w.reapOrphans() }
