@@ -154,6 +154,8 @@ func (l *local) own(r *bulkhead.Run) error {
 	if err := l.engine.CarryOut(ctx); err != nil {
 		return err
 	}
+	mine := *r // the engine's loop changes the original from here on
+	r = &mine
 	stop := l.handleSignals(r)
 	defer stop()
 	show := l.display(r)
