@@ -28,9 +28,10 @@ func (a *app) pauseCmd() *cobra.Command {
 
 func (a *app) cancelCmd() *cobra.Command {
 	return &cobra.Command{
-		Use:   "cancel RUN",
-		Short: "End a run: SIGTERM to what runs, SIGKILL after its grace; what is queued is cancelled",
-		Args:  exactly("RUN"), ValidArgsFunction: a.completeRuns,
+		Use:        "cancel RUN",
+		SuggestFor: []string{"stop", "kill"},
+		Short:      "End a run: SIGTERM to what runs, SIGKILL after its grace; what is queued is cancelled",
+		Args:       exactly("RUN"), ValidArgsFunction: a.completeRuns,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.ask(cmd.Context(), args[0], bulkhead.Request{Kind: bulkhead.RequestCancel}, unfinished)
 		},
@@ -90,7 +91,7 @@ func (a *app) retryCmd() *cobra.Command {
 arguments say. Each gets one more attempt and as many retries as the run has
 left for it. Earlier attempts keep their results and output.`,
 		Example: "  bulkhead retry 7 --failed\n  bulkhead retry 7 --lost\n  bulkhead retry 7 12 13",
-		Args:    cobra.MinimumNArgs(1), ValidArgsFunction: a.completeRuns,
+		Args:    atLeast("RUN"), ValidArgsFunction: a.completeRuns,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withRun(cmd.Context(), args[0], func(st *sqlite.Store, r *bulkhead.Run) error {
 				var err error

@@ -33,7 +33,7 @@ duration_seconds, cpu_seconds, peak_memory_bytes, output_bytes,
 output_dropped_bytes, command. What is not known is null.`,
 		Example: `  bulkhead items 7 --state failed
   bulkhead items 7 12 -o json`,
-		Args:              cobra.MinimumNArgs(1),
+		Args:              atLeast("RUN"),
 		ValidArgsFunction: a.completeRuns,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q := bulkhead.ItemQuery{}
@@ -284,9 +284,10 @@ func exportCSV(w io.Writer, r *bulkhead.Run, _ []bulkhead.Template) (func(bulkhe
 func (a *app) rmCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:               "rm RUN…",
+		SuggestFor:        []string{"delete", "remove"},
 		Short:             "Remove finished runs with their results and output",
 		Example:           "  bulkhead rm 3 4",
-		Args:              cobra.MinimumNArgs(1),
+		Args:              atLeast("RUN"),
 		ValidArgsFunction: a.completeRuns,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, arg := range args {

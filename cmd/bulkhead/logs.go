@@ -34,7 +34,7 @@ until the run is over or Ctrl-C.`,
 		Example: `  bulkhead logs 7 12
   bulkhead logs 7 -f
   bulkhead logs 7 --failed`,
-		Args:              cobra.RangeArgs(1, 2),
+		Args:              atMost("RUN", "ITEM"),
 		ValidArgsFunction: a.completeRuns,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withRun(cmd.Context(), args[0], func(st *sqlite.Store, r *bulkhead.Run) error {

@@ -21,9 +21,10 @@ func (a *app) lsCmd() *cobra.Command {
 	var limit int
 	var states []string
 	cmd := &cobra.Command{
-		Use:     "ls",
-		Aliases: []string{"list"},
-		Short:   "List runs, newest first",
+		Use:        "ls",
+		SuggestFor: []string{"ps", "get", "jobs", "status"},
+		Aliases:    []string{"list"},
+		Short:      "List runs, newest first",
 		Long: `List runs, newest first.
 
 -o json is an array of what bulkhead show -o json prints for one run:
@@ -37,7 +38,7 @@ limit, and exit_code of a finished single script.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			for _, s := range states {
 				if !strings.Contains(runStates, " "+s+" ") {
-					return usage("one of"+runStates, "--in %q is not a state of a run", s)
+					return usage("one of "+strings.TrimSpace(runStates), "--in %q is not a state of a run", s)
 				}
 			}
 			return a.ls(cmd.Context(), limit, states, out)
@@ -96,6 +97,7 @@ func (a *app) showCmd() *cobra.Command {
 	var out outputFlag
 	cmd := &cobra.Command{
 		Use:               "show RUN",
+		SuggestFor:        []string{"describe", "info"},
 		Short:             "Show how one run stands",
 		Example:           "  bulkhead show 7\n  bulkhead show 7 -o json | jq .reason",
 		Args:              exactly("RUN"),

@@ -47,6 +47,7 @@ type app struct {
 	stdout io.Writer
 	stderr io.Writer
 	state  string // folder, from --state
+	began  bool   // the command line was understood
 
 	signals []os.Signal // that interrupt a run
 }
@@ -59,7 +60,10 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err != nil && !a.began {
+		err = usageError(cmd, err)
+	}
 	return a.report(err)
 }
 
@@ -104,34 +108,27 @@ gives its own exit code, 128+n when signal n ended it.`,
 		SilenceUsage:  true,
 		// So that --state DIR before a command is the folder, also for items.
 		TraverseChildren: true,
-		Args:             cobra.NoArgs,
-		RunE:             func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		// Misspellings are found by bulkhead.Nearest, which counts swapped letters.
+		SuggestionsMinimumDistance: 1,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := unknownCommand(cmd, args); err != nil {
+				return err
+			}
+			return cmd.Help()
+		},
 	}
 	root.PersistentFlags().StringVar(&a.state, "state", "",
 		"state `folder` (default $BULKHEAD_STATE, else bulkhead in $XDG_STATE_HOME or ~/.local/state)")
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return &bulkhead.Error{Code: bulkhead.CodeUsage, Message: err.Error(),
-			Hint: fmt.Sprintf("see %s --help", cmd.CommandPath())}
-	})
+	root.PersistentPreRun = func(*cobra.Command, []string) { a.began = true }
 	root.AddCommand(a.runCmd(), a.lsCmd(), a.showCmd(), a.itemsCmd(), a.logsCmd(), a.waitCmd(), a.pauseCmd(),
 		a.resumeCmd(), a.cancelCmd(), a.retryCmd(), a.limitCmd(), a.exportCmd(), a.rmCmd(), a.continueCmd())
-	return root
-}
-
-// usage is an error of the command line.
-func usage(hint, format string, args ...any) error {
-	return &bulkhead.Error{Code: bulkhead.CodeUsage, Message: fmt.Sprintf(format, args...), Hint: hint}
-}
-
-// exactly checks the number of arguments and says what they should be.
-func exactly(names ...string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) != len(names) {
-			return usage("see "+cmd.CommandPath()+" --help", "%s needs %d argument(s): %v; got %d",
-				cmd.CommandPath(), len(names), names, len(args))
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "completion" { // cobra's takes any shell and prints its help
+			cmd.Args, cmd.RunE = unknownCommand, func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 		}
-		return nil
 	}
+	return root
 }
 
 // stateDir is the state folder to use.
