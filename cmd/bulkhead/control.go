@@ -387,6 +387,7 @@ func (a *app) wait(ctx context.Context, st *sqlite.Store, id bulkhead.RunID) err
 		}
 		if r.State.Finished() {
 			a.summary(r)
+			a.explain(ctx, st, r)
 			return exitOf(r)
 		}
 		if !owned {

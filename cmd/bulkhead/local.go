@@ -194,7 +194,27 @@ func (l *local) finish(r *bulkhead.Run) error {
 		return err
 	}
 	l.app.summary(end)
+	l.app.explain(l.ctx, l.store, end)
 	return exitOf(end)
+}
+
+// explain says of a single script what its exit code and output leave open.
+func (a *app) explain(ctx context.Context, st *sqlite.Store, r *bulkhead.Run) {
+	if !r.Spec.Single() || r.State != bulkhead.RunFailed {
+		return
+	}
+	// Its exit code is ours, whether or not we can say more.
+	_ = st.Items(context.WithoutCancel(ctx), r, bulkhead.ItemQuery{}, func(it bulkhead.ItemStatus) error {
+		switch it.Attempt.How {
+		case bulkhead.HowStart:
+			fmt.Fprintf(a.stderr, "bulkhead: %s\n", it.Attempt.Error)
+		case bulkhead.HowTimeout:
+			fmt.Fprintf(a.stderr, "bulkhead: ended after its --timeout of %s\n", r.Spec.Timeout)
+		case bulkhead.HowLost:
+			fmt.Fprintf(a.stderr, "bulkhead: run %d is lost: it may have started and nobody saw the end; `bulkhead retry %[1]d --lost` runs it again\n", r.ID)
+		}
+		return nil
+	})
 }
 
 // exitOf is the exit code of a run, as an error.

@@ -82,6 +82,10 @@ func (a *app) summary(r *bulkhead.Run) {
 		}
 		return
 	}
+	if c.Total() == 0 {
+		fmt.Fprintf(a.stderr, "run %d: %s: 0 items: the input is empty\n", r.ID, r.State)
+		return
+	}
 	took := ""
 	if !r.Started.IsZero() && !r.Finished.IsZero() {
 		took = " in " + age(r.Finished.Sub(r.Started))

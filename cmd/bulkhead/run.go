@@ -302,7 +302,11 @@ func checkTemplates(spec *bulkhead.Spec) error {
 }
 
 func (a *app) openInput(spec *bulkhead.Spec) (*plan.Input, error) {
-	return plan.Open(spec.Inputs, plan.Options{Stdin: a.stdin})
+	in, err := plan.Open(spec.Inputs, plan.Options{Stdin: a.stdin})
+	if err != nil {
+		return nil, fmt.Errorf("input: %w", err)
+	}
+	return in, nil
 }
 
 // dryShown is how many items of each end --dry-run prints.
