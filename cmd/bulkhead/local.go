@@ -108,7 +108,8 @@ func (l *local) prepare(r *bulkhead.Run) (err error) {
 		}
 		r.Mark = l.worker.Mark()
 	}
-	l.spec = &r.Spec
+	spec := r.Spec // a copy: the engine's loop writes to the run while workers read this
+	l.spec = &spec
 	if l.command, err = parseAll(r.Spec.Command, r.Spec.Columns); err != nil {
 		return err
 	}
