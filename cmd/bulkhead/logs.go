@@ -59,16 +59,13 @@ until the run is over or Ctrl-C.`,
 
 func (a *app) logs(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, items []int64, f logsFlags) error {
 	l := &logReader{app: a, store: st, run: r, flags: f, dir: outputDir(st, r.ID)}
-	if f.failed && f.follow {
-		return usage("", "--failed and --follow exclude each other")
-	}
-	if f.attempt > 0 && len(items) == 0 && !r.Spec.Single() {
-		return usage("", "--attempt needs an item")
-	}
 	if r.Spec.Single() {
 		items = []int64{1}
 	}
-	var err error
+	err := f.check(len(items) > 0)
+	if err != nil {
+		return err
+	}
 	switch {
 	case f.failed:
 		err = l.allFailed(ctx, items)
@@ -86,6 +83,30 @@ func (a *app) logs(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, items
 		return exitError(exitInterrupted)
 	}
 	return err
+}
+
+// check refuses flags that do not go together, rather than ignore one.
+func (f *logsFlags) check(item bool) error {
+	const oneItem = "name one: bulkhead logs RUN ITEM"
+	switch {
+	case f.tail < 0:
+		return usage("", "--tail %d is less than 0", f.tail)
+	case f.attempt < 0:
+		return usage("attempts count from 1", "--attempt %d is less than 0", f.attempt)
+	case f.failed && f.follow:
+		return usage("", "--failed and --follow exclude each other")
+	case f.failed && f.times:
+		return usage("", "--failed and --timestamps exclude each other")
+	case f.failed && f.attempt > 0:
+		return usage("", "--failed and --attempt exclude each other")
+	case f.follow && f.attempt > 0:
+		return usage("what follows is of the last attempt", "--follow and --attempt exclude each other")
+	case f.attempt > 0 && !item:
+		return usage(oneItem, "--attempt needs an item")
+	case f.follow && f.tail > 0 && !item:
+		return usage(oneItem, "--follow with --tail needs an item")
+	}
+	return nil
 }
 
 // logReader prints the output of a run's items.
@@ -112,10 +133,8 @@ func (l *logReader) print(ctx context.Context, it bulkhead.ItemStatus) error {
 	if err != nil || at.N == 0 {
 		return err
 	}
-	if l.flags.tail > 0 {
-		return l.printTail(at, l.flags.tail)
-	}
 	p := newLinePrinter(l, it.Index)
+	p.skip = l.beforeTail(at)
 	err = output.Read(l.dir, of(at), p.chunk)
 	return errors.Join(err, p.end(at))
 }
@@ -141,6 +160,32 @@ func (l *logReader) pick(ctx context.Context, it bulkhead.ItemStatus) (bulkhead.
 		Message: fmt.Sprintf("item %d of run %d has no attempt %d", it.Index, l.run.ID, l.flags.attempt)}
 }
 
+// beforeTail is how many lines of an attempt come before those that --tail asks
+// for. It reads the output once more than it is printed, so that streams and
+// times stay what they are.
+func (l *logReader) beforeTail(at bulkhead.Attempt) int {
+	if l.flags.tail == 0 {
+		return 0
+	}
+	lines, mid := 0, [2]bool{}
+	// What is wrong with the output is told when it is printed.
+	_ = output.Read(l.dir, of(at), func(c output.Chunk) error {
+		if len(c.Data) > 0 {
+			lines += bytes.Count(c.Data, []byte("\n"))
+			mid[outOf(c)] = c.Data[len(c.Data)-1] != '\n'
+		}
+		return nil
+	})
+	for _, unfinished := range mid {
+		if unfinished {
+			lines++
+		}
+	}
+	return max(lines-l.flags.tail, 0)
+}
+
+// printTail prints the last lines whatever their stream, from the end of the
+// output: of many items that is much less to read.
 func (l *logReader) printTail(at bulkhead.Attempt, lines int) error {
 	tail, err := output.Tail(l.dir, of(at), lines)
 	if len(tail) > 0 && !bytes.HasSuffix(tail, []byte("\n")) {
@@ -245,8 +290,11 @@ func (l *logReader) followItem(ctx context.Context, item int64) error {
 			return err
 		}
 		if at.N > seen {
-			seen = at.N
 			p := newLinePrinter(l, item)
+			if seen == 0 {
+				p.skip = l.beforeTail(at)
+			}
+			seen = at.N
 			ended := func() bool { return l.ended(ctx, item, at.N) }
 			if at.State != bulkhead.ItemRunning {
 				ended = func() bool { return true }
@@ -287,6 +335,15 @@ type linePrinter struct {
 	head   string
 	outs   [2]*bufio.Writer
 	mid    [2]bool // the stream is within a line
+	skip   int     // lines that are not printed
+}
+
+// outOf is the stream of a chunk, as an index.
+func outOf(c output.Chunk) int {
+	if c.Stream == output.Stderr {
+		return 1
+	}
+	return 0
 }
 
 func newLinePrinter(l *logReader, item int64) *linePrinter {
@@ -301,10 +358,7 @@ func (p *linePrinter) chunk(c output.Chunk) error {
 	if c.Dropped > 0 {
 		fmt.Fprintf(p.reader.app.stderr, "%s… bulkhead: %d bytes were cut here (--max-output)\n", p.head, c.Dropped)
 	}
-	i := 0
-	if c.Stream == output.Stderr {
-		i = 1
-	}
+	i := outOf(c)
 	if err := p.write(p.outs[i], &p.mid[i], c); err != nil {
 		return err
 	}
@@ -312,23 +366,30 @@ func (p *linePrinter) chunk(c output.Chunk) error {
 }
 
 func (p *linePrinter) write(w *bufio.Writer, mid *bool, c output.Chunk) error {
-	if p.head == "" && !p.reader.flags.times {
+	if p.head == "" && !p.reader.flags.times && p.skip == 0 {
 		_, err := w.Write(c.Data)
 		return err
 	}
 	for data := c.Data; len(data) > 0; {
+		line, rest, whole := bytes.Cut(data, []byte("\n"))
+		data = rest
+		if p.skip > 0 {
+			if whole {
+				p.skip--
+			}
+			continue
+		}
 		if !*mid {
 			_, _ = w.WriteString(p.head) // Flush reports what went wrong
 			if p.reader.flags.times {
 				_, _ = w.WriteString(c.At.UTC().Format("2006-01-02T15:04:05.000Z "))
 			}
 		}
-		line, rest, whole := bytes.Cut(data, []byte("\n"))
 		_, _ = w.Write(line)
 		if whole {
 			_ = w.WriteByte('\n')
 		}
-		*mid, data = !whole, rest
+		*mid = !whole
 	}
 	return nil
 }
