@@ -19,15 +19,20 @@ func (l *local) display(r *bulkhead.Run) (stop func()) {
 	return l.statusLines(r)
 }
 
-// statusLines prints a line every statusEvery, and one at the start that says
-// what to type in another terminal.
+// lookEvery is how often it is looked whether the run was paused or held, which
+// is told at once.
+const lookEvery = 500 * time.Millisecond
+
+// statusLines prints a line every statusEvery and whenever the run's state
+// changes, and one at the start that says what to type in another terminal.
 func (l *local) statusLines(r *bulkhead.Run) (stop func()) {
 	l.say("run %d: %s: %d items, limit %d", r.ID, r.Spec.Name, r.Counts.Total(), r.Limit)
 	done, gone := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(gone)
-		tick := time.NewTicker(statusEvery)
+		tick := time.NewTicker(lookEvery)
 		defer tick.Stop()
+		report, shown := every(statusEvery), bulkhead.RunRunning
 		meter := meter{}
 		meter.add(time.Now(), r.Counts.Finished())
 		for {
@@ -35,7 +40,10 @@ func (l *local) statusLines(r *bulkhead.Run) (stop func()) {
 			case now := <-tick.C:
 				for _, st := range l.engine.Status(0).Runs {
 					meter.add(now, st.Counts.Finished())
-					l.say("%s", statusLine(&st.Run, &meter))
+					if st.Shown() != shown && !st.State.Finished() || report() {
+						l.say("%s", statusLine(&st.Run, &meter))
+					}
+					shown = st.Shown()
 				}
 			case <-done:
 				return
