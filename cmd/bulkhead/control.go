@@ -135,7 +135,7 @@ func (a *app) ask(ctx context.Context, arg string, q bulkhead.Request, allowed f
 			return err
 		}
 		if owner {
-			if err := a.carryOut(ctx, st, r.ID); err != nil {
+			if err := errors.Join(a.carryOut(ctx, st, r.ID), st.Disown(r.ID)); err != nil {
 				return err
 			}
 		}
@@ -192,9 +192,11 @@ func (a *app) deliver(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, q 
 	}
 }
 
-// carryOut does what was asked of a run that this process owns, and lets it go.
+// carryOut does what was asked of a run that this process owns.
 func (a *app) carryOut(ctx context.Context, st *sqlite.Store, id bulkhead.RunID) error {
-	l := a.adopt(ctx, st)
+	working, stop := context.WithCancel(ctx)
+	defer stop()
+	l := a.adopt(working, st)
 	defer l.closeWorker()
 	r, err := st.Run(ctx, id)
 	if err != nil {
@@ -204,12 +206,20 @@ func (a *app) carryOut(ctx context.Context, st *sqlite.Store, id bulkhead.RunID)
 		return err
 	}
 	err = l.engine.CarryOut(ctx)
+	stop() // its workers have asked for work, and there is none here
+	l.wg.Wait()
 	l.dropReserve(id)
-	return errors.Join(err, l.log.Close(ctx), st.Disown(id))
+	return errors.Join(err, l.log.Close(ctx))
 }
 
 // takeOver goes on with a run that this process owns.
 func (a *app) takeOver(ctx context.Context, st *sqlite.Store, id bulkhead.RunID, detach bool) error {
+	if detach {
+		// Before we return, so that whoever asks next sees a run that goes on.
+		if err := a.carryOut(ctx, st, id); err != nil {
+			return err
+		}
+	}
 	r, err := st.Run(ctx, id)
 	if err != nil {
 		return err
@@ -358,8 +368,10 @@ func (a *app) waitCmd() *cobra.Command {
 		Short: "Wait for a run to end; the exit code is what the run's would be",
 		Args:  exactly("RUN"), ValidArgsFunction: a.completeRuns,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withRun(cmd.Context(), args[0], func(st *sqlite.Store, r *bulkhead.Run) error {
-				return a.wait(cmd.Context(), st, r.ID)
+			ctx, stop := a.interruptible(cmd.Context())
+			defer stop()
+			return a.withRun(ctx, args[0], func(st *sqlite.Store, r *bulkhead.Run) error {
+				return a.wait(ctx, st, r.ID)
 			})
 		},
 	}
@@ -369,8 +381,6 @@ func (a *app) waitCmd() *cobra.Command {
 const waitEvery = 100 * time.Millisecond
 
 func (a *app) wait(ctx context.Context, st *sqlite.Store, id bulkhead.RunID) error {
-	ctx, stop := a.interruptible(ctx)
-	defer stop()
 	tick := time.NewTicker(waitEvery)
 	defer tick.Stop()
 	report := every(statusEvery)
