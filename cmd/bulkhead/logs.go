@@ -218,8 +218,12 @@ func (l *logReader) allFailed(ctx context.Context, items []int64) error {
 			return err
 		}
 		n++
-		fmt.Fprintf(l.app.stdout, "== item %d: %s after %.1fs: %s\n", it.Index, outcome(it.Attempt),
-			it.Attempt.Duration.Seconds(), printable(shellLine(expandAll(command, it.Item)), 200))
+		cut := ""
+		if d := it.Attempt.Output.Dropped; d > 0 {
+			cut = fmt.Sprintf(", %d bytes of output cut (--max-output)", d)
+		}
+		fmt.Fprintf(l.app.stdout, "== item %d: %s after %.1fs%s: %s\n", it.Index, outcome(it.Attempt),
+			it.Attempt.Duration.Seconds(), cut, printable(shellLine(expandAll(command, it.Item)), 200))
 		return l.printTail(it.Attempt, lines)
 	})
 	if err == nil && n == 0 {
@@ -293,6 +297,8 @@ func (l *logReader) followItem(ctx context.Context, item int64) error {
 			p := newLinePrinter(l, item)
 			if seen == 0 {
 				p.skip = l.beforeTail(at)
+			} else if err := l.printBetween(ctx, item, seen, at.N); err != nil {
+				return err
 			}
 			seen = at.N
 			ended := func() bool { return l.ended(ctx, item, at.N) }
@@ -316,6 +322,19 @@ func (l *logReader) followItem(ctx context.Context, item int64) error {
 	}
 }
 
+// printBetween prints the attempts after one and before another, which began
+// and ended between two looks.
+func (l *logReader) printBetween(ctx context.Context, item int64, after, before int) error {
+	all, err := l.store.Attempts(ctx, l.run.ID, item)
+	for _, at := range all {
+		if at.N > after && at.N < before && err == nil {
+			p := newLinePrinter(l, item)
+			err = errors.Join(output.Read(l.dir, of(at), p.chunk), p.flush())
+		}
+	}
+	return err
+}
+
 // ended reports whether an attempt is over.
 func (l *logReader) ended(ctx context.Context, item int64, n int) bool {
 	if owned, err := l.store.Owned(l.run.ID); err != nil || !owned {
@@ -336,6 +355,7 @@ type linePrinter struct {
 	outs   [2]*bufio.Writer
 	mid    [2]bool // the stream is within a line
 	skip   int     // lines that are not printed
+	cut    int64   // bytes that were not kept
 }
 
 // outOf is the stream of a chunk, as an index.
@@ -355,9 +375,10 @@ func newLinePrinter(l *logReader, item int64) *linePrinter {
 }
 
 func (p *linePrinter) chunk(c output.Chunk) error {
-	if c.Dropped > 0 {
-		fmt.Fprintf(p.reader.app.stderr, "%s… bulkhead: %d bytes were cut here (--max-output)\n", p.head, c.Dropped)
+	if c.Dropped > 0 && p.cut == 0 {
+		fmt.Fprintf(p.reader.app.stderr, "%s… bulkhead: the output is cut from here on (--max-output)\n", p.head)
 	}
+	p.cut += c.Dropped // a cut is told in several parts while it grows
 	i := outOf(c)
 	if err := p.write(p.outs[i], &p.mid[i], c); err != nil {
 		return err
@@ -402,6 +423,10 @@ func (p *linePrinter) flush() error {
 			_ = w.WriteByte('\n')
 		}
 		errs = append(errs, w.Flush())
+	}
+	if p.cut > 0 {
+		fmt.Fprintf(p.reader.app.stderr, "%s… bulkhead: %d bytes were cut\n", p.head, p.cut)
+		p.cut = 0
 	}
 	return errors.Join(errs...)
 }
