@@ -18,11 +18,12 @@ const (
 	acceptBytes = 2 << 20
 )
 
-// accept stores a new run with all its items. Until it returns nothing was
-// promised: an error or Ctrl-C leaves nothing behind.
+// accept stores a new run with all its items, and closes the input. Until it
+// returns nothing was promised: an error or Ctrl-C leaves nothing behind.
 func (l *local) accept(spec *bulkhead.Spec, in *plan.Input) (*bulkhead.Run, error) {
 	r := &bulkhead.Run{Spec: *spec, Created: time.Now().Truncate(time.Microsecond)}
 	if spec.Single() {
+		defer in.Close()
 		return r, l.store.Submit(l.ctx, r, nil, 1, in.Hash())
 	}
 	ctx, stop := l.app.interruptible(l.ctx)
@@ -54,7 +55,7 @@ type batch struct {
 // acceptBatches stores the items behind the first skip ones, which are stored.
 // Reading goes on while the last batch is written; it has a goroutine of its
 // own also because nothing but data ends a read from a terminal, and Ctrl-C
-// must.
+// must. It closes the input: nobody else may while it reads.
 func (l *local) acceptBatches(ctx context.Context, r *bulkhead.Run, in *plan.Input, skip int64) error {
 	batches := make(chan batch)
 	go readBatches(ctx, in, skip, batches)
@@ -97,6 +98,7 @@ func (l *local) acceptBatch(r *bulkhead.Run, in *plan.Input, b batch) error {
 }
 
 func readBatches(ctx context.Context, in *plan.Input, skip int64, out chan<- batch) {
+	defer in.Close()
 	for {
 		b := readBatch(in, skip)
 		select {

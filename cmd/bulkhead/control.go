@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -258,7 +260,12 @@ func (a *app) resume(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, det
 // what differs from what was accepted. Input that cannot be read again, such as
 // standard input, is taken as it was accepted.
 func (a *app) compareInput(spec *bulkhead.Spec, hash string, n, accepted int64) error {
+	const hint = "put the input back as it was, or resume --accepted to go on with the items as they were accepted"
 	for _, src := range spec.Inputs {
+		if gone(src, spec.InputDir) {
+			return &bulkhead.Error{Code: bulkhead.CodeConflict, Hint: hint,
+				Message: fmt.Sprintf("the input cannot be compared with what was accepted: there is no %s any more", bulkhead.Quote(src.From))}
+		}
 		if !plan.Rereadable(src, plan.Options{Dir: spec.InputDir}) {
 			return nil
 		}
@@ -275,7 +282,22 @@ func (a *app) compareInput(spec *bulkhead.Spec, hash string, n, accepted int64) 
 	}
 	return &bulkhead.Error{Code: bulkhead.CodeConflict,
 		Message: fmt.Sprintf("the input changed since the run was accepted: it was sha256 %s (%d items), it is sha256 %s (%d items)", hash, accepted, now, count),
-		Hint:    "put the input back as it was, or resume --accepted to go on with the items as they were accepted"}
+		Hint:    hint}
+}
+
+// gone reports whether a source was a file that could be read again, if it were
+// still there.
+func gone(src bulkhead.Source, dir string) bool {
+	path := strings.TrimPrefix(src.From, "file:")
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(dir, path)
+	}
+	if plan.Rereadable(src, plan.Options{Dir: dir}) || src.From == "-" ||
+		strings.HasPrefix(path, "/dev/") || strings.HasPrefix(path, "/proc/") {
+		return false
+	}
+	_, err := os.Stat(path)
+	return errors.Is(err, os.ErrNotExist)
 }
 
 // resumeAccepting reads on where accepting was cut off.
@@ -308,7 +330,6 @@ func (a *app) resumeAccepting(ctx context.Context, st *sqlite.Store, r *bulkhead
 	if err != nil {
 		return err
 	}
-	defer in.Close()
 	l := &local{app: a, ctx: ctx, store: st}
 	if err := l.acceptBatches(ctx, r, in, stored); err != nil {
 		return err

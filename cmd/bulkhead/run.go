@@ -96,7 +96,12 @@ func (a *app) run(cmd *cobra.Command, f *runFlags, args []string) error {
 	if err != nil {
 		return err
 	}
-	defer in.Close()
+	reading := false
+	defer func() {
+		if !reading {
+			in.Close()
+		}
+	}()
 	spec.Columns = in.Columns()
 	if spec.Single() {
 		spec.Limit = 1
@@ -112,6 +117,7 @@ func (a *app) run(cmd *cobra.Command, f *runFlags, args []string) error {
 		return err
 	}
 	defer l.close()
+	reading = true // and who reads it closes it
 	r, err := l.accept(spec, in)
 	if err != nil {
 		return err
