@@ -51,9 +51,10 @@ output_dropped_bytes, command. What is not known is null.`,
 			})
 		},
 	}
-	cmd.Flags().VarP(&out, "output", "o", "text or json")
+	outputVar(cmd, &out, "text or json")
 	cmd.Flags().StringArrayVar(&states, "state", nil,
 		"only items in this `state`: queued, running, succeeded, failed, lost, cancelled; a path is the state folder, as everywhere")
+	completeFlag(cmd, "state", "queued", "running", "succeeded", "failed", "lost", "cancelled")
 	return cmd
 }
 
@@ -228,7 +229,7 @@ items -o json). csv has one column per input column, then the result.`,
 		},
 	}
 	cmd.Flags().StringVar(&format, "format", "json", "`joblog`, json or csv")
-	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]string{"joblog", "json", "csv"}, cobra.ShellCompDirectiveNoFileComp))
+	completeFlag(cmd, "format", "joblog", "json", "csv")
 	return cmd
 }
 
@@ -288,7 +289,7 @@ func (a *app) rmCmd() *cobra.Command {
 		Short:             "Remove finished runs with their results and output",
 		Example:           "  bulkhead rm 3 4",
 		Args:              atLeast("RUN"),
-		ValidArgsFunction: a.completeRuns,
+		ValidArgsFunction: a.completeMoreRuns,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, arg := range args {
 				err := a.withRun(cmd.Context(), arg, func(st *sqlite.Store, r *bulkhead.Run) error {

@@ -44,9 +44,10 @@ limit, and exit_code of a finished single script.`,
 			return a.ls(cmd.Context(), limit, states, out)
 		},
 	}
-	cmd.Flags().VarP(&out, "output", "o", "text or json")
+	outputVar(cmd, &out, "text or json")
 	cmd.Flags().IntVarP(&limit, "last", "n", 0, "only the last `N` runs (0: all)")
 	cmd.Flags().StringArrayVar(&states, "in", nil, "only runs in this `state`; repeat")
+	completeFlag(cmd, "in", strings.Fields(runStates)...)
 	return cmd
 }
 
@@ -114,7 +115,7 @@ func (a *app) showCmd() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().VarP(&out, "output", "o", "text or json")
+	outputVar(cmd, &out, "text or json")
 	return cmd
 }
 
@@ -202,6 +203,11 @@ func (a *app) completeRuns(cmd *cobra.Command, args []string, _ string) ([]strin
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
+	return a.completeMoreRuns(cmd, args, "")
+}
+
+// completeMoreRuns completes any number of runs, each once.
+func (a *app) completeMoreRuns(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	st, err := a.openStore(cmd.Context())
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
@@ -213,6 +219,9 @@ func (a *app) completeRuns(cmd *cobra.Command, args []string, _ string) ([]strin
 	}
 	var out []string
 	for _, r := range runs {
+		if slices.Contains(args, r.ID.String()) {
+			continue
+		}
 		out = append(out, cobra.CompletionWithDesc(r.ID.String(), fmt.Sprintf("%s, %s", r.Spec.Name, r.State)))
 	}
 	return out, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder

@@ -83,7 +83,7 @@ goes on later. The second cancels the run.`,
 	fl.StringVar(&f.maxOutput, "max-output", "64MiB", "`size` of output kept per attempt; the rest is cut, visibly")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "go on in the background; print the run's id")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "print the first and last items and their number; run nothing")
-	fl.VarP(&f.output, "output", "o", "with -d: text or json")
+	outputVar(cmd, &f.output, "with -d: text or json")
 	return cmd
 }
 

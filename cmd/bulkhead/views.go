@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"bulkhead.dev/bulkhead"
 	"bulkhead.dev/bulkhead/store/sqlite"
 )
@@ -169,6 +171,19 @@ func (o *outputFlag) Set(v string) error {
 	}
 	*o = outputFlag(v)
 	return nil
+}
+
+// outputVar gives a command its -o.
+func outputVar(cmd *cobra.Command, out *outputFlag, what string) {
+	cmd.Flags().VarP(out, "output", "o", what)
+	completeFlag(cmd, "output", "text", "json")
+}
+
+// completeFlag completes the values of a flag.
+func completeFlag(cmd *cobra.Command, flag string, values ...string) {
+	complete := cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveKeepOrder)
+	// It fails only for a flag that the command has not got.
+	_ = cmd.RegisterFlagCompletionFunc(flag, complete)
 }
 
 // age is a duration for people: 45s, 3m, 5h, 12d.
