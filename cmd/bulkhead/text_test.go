@@ -1,0 +1,238 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"bulkhead.dev/bulkhead"
+)
+
+func TestAShellReadsALineBackAsTheArgumentsItWasMadeOf(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.OneOf(rapid.String(), rapid.StringOf(rapid.RuneFrom([]rune(`'"\ $*?;&|<>(){}~#!`+"\n\t"+"=a"))))
+		args := rapid.SliceOfN(text.Filter(func(s string) bool { return !strings.Contains(s, "\x00") }), 1, 8).Draw(t, "args")
+		args = append(args, "caf\xe9", "", "-n", "~", "a=b")
+		out, err := exec.Command("sh", "-c", `p() { for a; do printf '%s\0' "$a"; done; }; p `+shellLine(args)).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(strings.Join(args, "\x00")+"\x00", string(out)); d != "" {
+			t.Errorf("-want +got:\n%s", d)
+		}
+	})
+}
+
+func TestOnlyWhatAShellWouldChangeIsQuoted(t *testing.T) {
+	got := shellLine([]string{"php", "maintenance/x.php", "--wiki=aawiki", "a,b:c@d%e+f", "it's", "", "{}", "é"})
+	if want := `php maintenance/x.php --wiki=aawiki a,b:c@d%e+f 'it'\''s' '' '{}' 'é'`; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+func TestAge(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		-time.Second: "0s", 0: "0s", 1499 * time.Millisecond: "1s", 59 * time.Second: "59s",
+		time.Minute: "1m00s", 61 * time.Second: "1m01s", time.Hour - time.Second: "59m59s",
+		time.Hour: "1h00m", 47*time.Hour + 59*time.Minute: "47h59m", 48 * time.Hour: "2d", 1000 * 24 * time.Hour: "1000d",
+	} {
+		if got := age(d); got != want {
+			t.Errorf("age(%s) = %s, want %s", d, got, want)
+		}
+	}
+}
+
+func TestPrintableTextCannotPlayWithATerminal(t *testing.T) {
+	for name, c := range map[string]struct {
+		text  string
+		width int
+		want  string
+	}{
+		"text stays":                     {"naïve – 日本", 0, "naïve – 日本"},
+		"an escape sequence is seen":     {"a\x1b[31mb", 0, "a·[31mb"},
+		"so are newlines and tabs":       {"a\nb\tc\r", 0, "a·b·c·"},
+		"bytes that are no text":         {"caf\xe9", 0, "caf·"},
+		"the second set of controls":     {"a\u009bb\x7f", 0, "a·b·"},
+		"what fits is not cut":           {"12345", 5, "12345"},
+		"what does not fit says so":      {"123456", 5, "1234…"},
+		"characters count and not bytes": {"äöüßé", 5, "äöüßé"},
+	} {
+		if got := printable(c.text, c.width); got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		text, width := string(rapid.SliceOf(rapid.Byte()).Draw(t, "text")), rapid.IntRange(1, 20).Draw(t, "width")
+		got := printable(text, width)
+		if !utf8.ValidString(got) || utf8.RuneCountInString(got) > width || strings.ContainsAny(got, "\x1b\n\r\x00\u009b") {
+			t.Errorf("%q", got)
+		}
+	})
+}
+
+func TestAStatusLineSaysWhatMatters(t *testing.T) {
+	start := time.Unix(1_000_000, 0)
+	measured := func(done int64) *meter {
+		m := &meter{}
+		m.add(start, 0)
+		m.add(start.Add(10*time.Second), done)
+		return m
+	}
+	for name, c := range map[string]struct {
+		run  bulkhead.Run
+		m    *meter
+		want string
+	}{
+		"nothing has ended yet": {
+			bulkhead.Run{ID: 7, State: bulkhead.RunRunning, Counts: bulkhead.Counts{Queued: 8, Running: 2}}, &meter{},
+			"run 7: running: 0 of 10 done (0%), 2 running",
+		},
+		"half way": {
+			bulkhead.Run{ID: 7, State: bulkhead.RunRunning, Counts: bulkhead.Counts{Queued: 48, Running: 2, Succeeded: 49, Failed: 1}}, measured(50),
+			"run 7: running: 50 of 100 done (50%), 2 running, 1 failed, 5/s, 10s left",
+		},
+		"held, with the reason": {
+			bulkhead.Run{ID: 7, State: bulkhead.RunRunning, Held: true, Reason: "store: disk is full",
+				Counts: bulkhead.Counts{Queued: 9, Lost: 1}}, &meter{},
+			"run 7: held: 1 of 10 done (10%), 1 lost, waits: store: disk is full",
+		},
+		"a rate that says nothing about the end": {
+			bulkhead.Run{ID: 7, State: bulkhead.RunPaused, Counts: bulkhead.Counts{Queued: 9, Cancelled: 1}}, measured(0),
+			"run 7: paused: 1 of 10 done (10%), 1 cancelled",
+		},
+		"an empty run": {bulkhead.Run{ID: 7, State: bulkhead.RunSucceeded}, &meter{}, "run 7: succeeded: 0 of 0 done (0%)"},
+	} {
+		if got := statusLine(&c.run, c.m); got != c.want {
+			t.Errorf("%s:\n got %s\nwant %s", name, got, c.want)
+		}
+	}
+}
+
+func TestTheMeterMeasuresTheLastMinute(t *testing.T) {
+	var m meter
+	if m.rate() != 0 {
+		t.Error("a rate without a measurement")
+	}
+	now := time.Unix(1_000_000, 0)
+	for i := range int64(300) { // 1/s for four minutes, then 10/s
+		done := i
+		if i > 240 {
+			done = 240 + (i-240)*10
+		}
+		m.add(now.Add(time.Duration(i)*time.Second), done)
+	}
+	if got := m.rate(); got < 8 || got > 10 {
+		t.Errorf("%.2f/s, want about 10/s: the slow minutes are over", got)
+	}
+	if len(m.at) > 70 {
+		t.Errorf("it keeps %d measurements", len(m.at))
+	}
+	left, ok := m.left(100)
+	if !ok || left < 10*time.Second || left > 13*time.Second {
+		t.Errorf("100 more in %s (%t)", left, ok)
+	}
+	if left, ok := m.left(1 << 62); ok {
+		t.Errorf("an end in %s is no forecast", left)
+	}
+	m.add(now.Add(299*time.Second), 0) // a retry makes the count of finished items go back
+	if m.rate() < 0 {
+		t.Error("a rate below 0")
+	}
+}
+
+func TestTheExitCodeOfARun(t *testing.T) {
+	single := bulkhead.Spec{Command: []string{"x"}}
+	batch := bulkhead.Spec{Command: []string{"x"}, Columns: []string{"1"}}
+	for name, c := range map[string]struct {
+		run  bulkhead.Run
+		want int
+	}{
+		"all succeeded":                 {bulkhead.Run{Spec: batch, State: bulkhead.RunSucceeded}, 0},
+		"some failed":                   {bulkhead.Run{Spec: batch, State: bulkhead.RunFailed, Counts: bulkhead.Counts{Failed: 1}}, 1},
+		"some were lost":                {bulkhead.Run{Spec: batch, State: bulkhead.RunFailed, Counts: bulkhead.Counts{Lost: 1}}, 1},
+		"cancelled":                     {bulkhead.Run{Spec: batch, State: bulkhead.RunCancelled, Counts: bulkhead.Counts{Failed: 1, Cancelled: 1}}, 3},
+		"interrupted":                   {bulkhead.Run{Spec: batch, State: bulkhead.RunPaused, Counts: bulkhead.Counts{Queued: 1}}, 3},
+		"one script that failed":        {bulkhead.Run{Spec: single, State: bulkhead.RunFailed, ExitCode: 42, Counts: bulkhead.Counts{Failed: 1}}, 42},
+		"one script, ended by a signal": {bulkhead.Run{Spec: single, State: bulkhead.RunFailed, ExitCode: 137, Counts: bulkhead.Counts{Failed: 1}}, 137},
+		"one script that was lost":      {bulkhead.Run{Spec: single, State: bulkhead.RunFailed, Counts: bulkhead.Counts{Lost: 1}}, 1},
+		"one script that was cancelled": {bulkhead.Run{Spec: single, State: bulkhead.RunCancelled, Counts: bulkhead.Counts{Cancelled: 1}}, 3},
+		"one script that succeeded":     {bulkhead.Run{Spec: single, State: bulkhead.RunSucceeded}, 0},
+	} {
+		a := &app{stderr: &bytes.Buffer{}}
+		if got := a.report(exitOf(&c.run)); got != c.want {
+			t.Errorf("%s: %d, want %d", name, got, c.want)
+		}
+	}
+}
+
+func TestAnErrorIsReportedOnceWithItsHint(t *testing.T) {
+	for name, c := range map[string]struct {
+		err  error
+		code int
+		text string
+	}{
+		"the user's": {
+			fmt.Errorf("input: %w", usage("write it so", "bad %q", "x")), 2,
+			"bulkhead: input: bad \"x\"\n  write it so\n",
+		},
+		"of a state": {
+			&bulkhead.Error{Code: bulkhead.CodeConflict, Message: "run 7 is failed already", Hint: "retry it"}, 2,
+			"bulkhead: run 7 is failed already\n  retry it\n",
+		},
+		"our own":             {errors.New("disk is gone"), 125, "bulkhead: disk is gone\n"},
+		"said already":        {exitError(3), 3, ""},
+		"said, and then more": {errors.Join(exitError(3), nil), 3, ""},
+	} {
+		var stderr bytes.Buffer
+		a := &app{stderr: &stderr}
+		if got := a.report(c.err); got != c.code || stderr.String() != c.text {
+			t.Errorf("%s: %d %q, want %d %q", name, got, stderr.String(), c.code, c.text)
+		}
+	}
+}
+
+func TestAListOfJSONIsValidWhateverItsLength(t *testing.T) {
+	for n, want := range map[int]string{0: "[\n]\n", 1: "[\n  1\n]\n", 3: "[\n  1,\n  2,\n  3\n]\n"} {
+		var b bytes.Buffer
+		l := jsonList{w: &b}
+		for i := range n {
+			if err := l.add(i + 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l.end()
+		if b.String() != want {
+			t.Errorf("%d elements: %q, want %q", n, b.String(), want)
+		}
+	}
+}
+
+func TestEveryCommandSaysWhatItTakes(t *testing.T) {
+	for _, cmd := range (&app{}).root().Commands() {
+		if cmd.Hidden || cmd.Name() == "help" || cmd.Name() == "completion" {
+			continue
+		}
+		if cmd.Args == nil {
+			t.Errorf("%s takes any arguments", cmd.Name())
+		}
+		if cmd.Short == "" || strings.HasSuffix(cmd.Short, ".") {
+			t.Errorf("%s: what it is for: %q", cmd.Name(), cmd.Short)
+		}
+		if strings.Contains(cmd.Use, "RUN") && cmd.ValidArgsFunction == nil {
+			t.Errorf("%s does not complete the numbers of runs", cmd.Name())
+		}
+		for _, flag := range flagNames(cmd) {
+			if cmd.Flag(flag) == nil {
+				t.Errorf("%s: %q is no flag of it", cmd.Name(), flag)
+			}
+		}
+	}
+}
