@@ -62,6 +62,7 @@ func (e *Engine) carryOut(ctx context.Context, r *run, q bulkhead.Request) error
 	case q.Kind == bulkhead.RequestPause && active:
 		r.State, r.Reason = bulkhead.RunPaused, "paused by "+q.By
 	case q.Kind == bulkhead.RequestResume && active:
+		e.nextProbe = e.opts.Now() // somebody may have made room on the disk
 		r.CanaryDone = r.CanaryDone || r.State == bulkhead.RunPaused && r.inCanary()
 		r.State, r.Reason = bulkhead.RunRunning, ""
 	}

@@ -160,15 +160,19 @@ func (e *Engine) takeBack(b *bulkhead.Batch, grants []*grant, cause error) {
 
 // persist repeats write until it succeeds, with growing pauses.
 func (e *Engine) persist(ctx context.Context, write func() error) error {
+	err := write()
+	if err == nil {
+		return nil
+	}
+	e.Hold(storeReason(err))
+	if e.opts.Relieve != nil {
+		e.opts.Relieve() // others want the room too: do not wait before the next try
+	}
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		err := write()
-		if err == nil {
+		if err = write(); err == nil {
 			return nil
 		}
 		e.Hold(storeReason(err))
-		if e.opts.Relieve != nil && pause == 50*time.Millisecond {
-			e.opts.Relieve()
-		}
 		timer := time.NewTimer(jitter(pause))
 		select {
 		case <-timer.C:
@@ -218,6 +222,13 @@ func (e *Engine) holdLocked(reason string) {
 			r.Held, r.wait, r.dirty = true, reason, true
 		}
 	}
+}
+
+// Held is why nothing may start: the reason of a Hold that has not ended, or "".
+func (e *Engine) Held() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.hold
 }
 
 // probe ends a hold when the state folder can be written again.

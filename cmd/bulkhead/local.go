@@ -134,11 +134,7 @@ func (l *local) prepare(r *bulkhead.Run) (err error) {
 		Workers: l.grow,
 		Probe:   reserve.take,
 		Relieve: reserve.give,
-		Lost: func(lease bulkhead.Lease) bulkhead.OutputRef {
-			// What cannot be measured is only not shown; the item is lost either way.
-			ref, _ := output.Measure(outputDir(l.store, r.ID), output.Attempt{Item: lease.Item.Index, N: lease.Attempt, Ref: lease.Output})
-			return ref
-		},
+		Lost:    l.measure,
 	})
 	return l.engine.Adopt(l.ctx, r)
 }
@@ -268,31 +264,38 @@ func (l *local) attempt(a *engine.Assignment, out *output.Writer) bulkhead.Resul
 		}
 	}()
 	out.Begin(a.Lease.Item.Index, a.Lease.Attempt, time.Now(), l.spec.MaxOutput)
-	sink := &sink{local: l, out: out}
-	if l.spec.Single() {
-		sink.copies = true
-	}
+	sink := &sink{local: l, ctx: ctx, out: out, copies: l.spec.Single()}
 	res := l.worker.Run(ctx, l.job(a.Lease), sink)
-	dropped := res.Output.Dropped
+	dropped := res.Output.Dropped + sink.dropped
+	res.Output = l.end(ctx, a.Lease, out)
+	res.Output.Dropped += dropped
+	return res
+}
+
+// end ends the output of an attempt. It waits for a disk that is full, but not
+// on behalf of an attempt that was told to stop: of that it keeps what is there.
+func (l *local) end(ctx context.Context, lease bulkhead.Lease, out *output.Writer) bulkhead.OutputRef {
 	for {
-		ref, err := out.End()
-		if err == nil || l.ctx.Err() != nil {
-			res.Output = ref
-			res.Output.Dropped += dropped
-			return res
+		if l.engine.Held() == "" || ctx.Err() != nil {
+			ref, err := out.End()
+			if err == nil {
+				return ref
+			}
+			l.engine.Hold(fmt.Sprintf("output: %v", err))
 		}
-		l.pauseFor(err)
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return l.measure(lease)
+		}
 	}
 }
 
-// pauseFor holds the run because its output cannot be written, and waits a
-// little before the next try.
-func (l *local) pauseFor(err error) {
-	l.engine.Hold(fmt.Sprintf("output: %v", err))
-	select {
-	case <-time.After(200 * time.Millisecond):
-	case <-l.ctx.Done():
-	}
+// measure finds the output of an attempt that nobody has ended. What cannot be
+// measured is only not shown.
+func (l *local) measure(lease bulkhead.Lease) bulkhead.OutputRef {
+	ref, _ := output.Measure(outputDir(l.store, lease.Run), output.Attempt{Item: lease.Item.Index, N: lease.Attempt, Ref: lease.Output})
+	return ref
 }
 
 func (l *local) job(lease bulkhead.Lease) worker.Job {
@@ -317,31 +320,60 @@ func (l *local) job(lease bulkhead.Lease) worker.Job {
 // sink takes the output of one attempt. The worker repeats a call that failed
 // with the same bytes, while the writer has kept them: so a repeated call only
 // flushes.
+//
+// While the run is held, also because the output of another script could not be
+// written, nothing is: room that was given back is for the store, to say so.
 type sink struct {
-	local  *local
-	out    *output.Writer
-	copies bool  // to our own streams as well
-	kept   *byte // first of the bytes of the call that failed, which are in the writer
+	local   *local
+	ctx     context.Context
+	out     *output.Writer
+	copies  bool  // to our own streams as well
+	kept    *byte // first of the bytes of the call that failed, which are in the writer
+	dropped int64 // bytes that came when nobody waited for the disk any more
 }
 
 func (s *sink) Write(stream int, at time.Time, p []byte) error {
-	var err error
-	if len(p) > 0 && s.kept == &p[0] {
+	if len(p) == 0 {
+		return nil
+	}
+	again := s.kept == &p[0]
+	err := s.held()
+	switch {
+	case err != nil:
+	case again:
 		err = s.out.Flush()
-	} else {
+	default:
 		if s.copies {
 			s.copy(stream, p)
 		}
 		err = s.out.Write(output.Stream(stream), at, p)
+		again = true // the writer has it
 	}
 	s.kept = nil
-	if err != nil && len(p) > 0 {
+	switch {
+	case err == nil:
+		return nil
+	case s.ctx.Err() != nil: // the script was told to stop, and so are we
+		if !again {
+			s.dropped += int64(len(p))
+		}
+		return nil
+	case again:
 		s.kept = &p[0]
 	}
-	if err != nil {
+	if !errors.Is(err, errHeld) {
 		s.local.engine.Hold(fmt.Sprintf("output: %v", err))
 	}
 	return err
+}
+
+var errHeld = errors.New("the run is held")
+
+func (s *sink) held() error {
+	if s.local.engine.Held() == "" {
+		return nil
+	}
+	return errHeld
 }
 
 // copy passes output through. That our reader is gone must not end the script:
@@ -362,17 +394,27 @@ const reserveSize = 4 << 20
 // full.
 type reserve struct{ path string }
 
-// take takes up the room. It fails while the disk is full.
+// take takes up the room. It fails while the disk is full, also when the room is
+// taken already: then it asks for as much again, for a moment.
 func (r *reserve) take() error {
 	f, err := os.OpenFile(r.path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
-	err = unix.Fallocate(int(f.Fd()), 0, 0, reserveSize)
-	if errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.ENOSYS) {
-		err = nil // a file system that cannot reserve
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
 	}
-	return errors.Join(err, f.Close())
+	size := info.Size()
+	err = unix.Fallocate(int(f.Fd()), 0, size, reserveSize)
+	if errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.ENOSYS) {
+		return nil // a file system that cannot reserve
+	}
+	if err == nil {
+		size = reserveSize
+	}
+	return errors.Join(err, f.Truncate(size))
 }
 
 func (r *reserve) give() { _ = os.Remove(r.path) }

@@ -20,6 +20,7 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitemigration"
 	"zombiezen.com/go/sqlite/sqlitex"
@@ -80,7 +81,7 @@ func Open(ctx context.Context, dir string) (_ *Store, err error) {
 		return nil, fmt.Errorf("open store %s: %w", path, err)
 	}
 	if err := s.prepare(ctx); err != nil {
-		return nil, fmt.Errorf("open store %s: %w", path, err)
+		return nil, fmt.Errorf("open store %s: %w", path, s.explain(err))
 	}
 	return s, nil
 }
@@ -189,8 +190,23 @@ func (s *Store) read(fn func(*sqlite.Conn) error) error {
 	return fn(s.conn)
 }
 
-// Full reports whether err means that the disk has no room.
-func Full(err error) bool { return sqlite.ErrCode(err).ToPrimary() == sqlite.ResultFull }
+// explain says so when an I/O error is a full disk. SQLite calls it full only
+// where it writes the database, not where it makes the index of the WAL.
+func (s *Store) explain(err error) error {
+	if sqlite.ErrCode(err).ToPrimary() != sqlite.ResultIOErr {
+		return err
+	}
+	f, ferr := os.CreateTemp(s.dir, "room-*")
+	if ferr == nil {
+		ferr = unix.Fallocate(int(f.Fd()), 0, 0, 64<<10) // more than the index takes
+		_ = f.Close()
+		_ = os.Remove(f.Name())
+	}
+	if errno, ok := errors.AsType[syscall.Errno](ferr); ok && (errno == syscall.ENOSPC || errno == syscall.EDQUOT) {
+		return fmt.Errorf("%w: %w", err, errno)
+	}
+	return err
+}
 
 // Changed reports whether another connection committed something since the
 // last call. It costs microseconds and no disk access.
