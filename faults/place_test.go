@@ -233,7 +233,11 @@ func (p *place) waitFor(id int, what string, so func(runView) bool) runView {
 	p.t.Helper()
 	var r runView
 	eventually(p.t, what, func() bool {
-		r = p.show(id)
+		runs := p.ls() // newest first
+		if len(runs) < id {
+			return false // it is not there yet
+		}
+		r = runs[len(runs)-id]
 		return so(r)
 	})
 	return r
