@@ -198,12 +198,12 @@ func (a *app) deliver(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, q 
 func (a *app) carryOut(ctx context.Context, st *sqlite.Store, id bulkhead.RunID) error {
 	working, stop := context.WithCancel(ctx)
 	defer stop()
-	l := a.adopt(working, st)
-	defer l.closeWorker()
 	r, err := st.Run(ctx, id)
 	if err != nil {
 		return err
 	}
+	l := a.adopt(working, st, r.Spec.Grace)
+	defer l.closeWorker()
 	if err := l.prepare(r); err != nil {
 		return err
 	}
@@ -229,7 +229,7 @@ func (a *app) takeOver(ctx context.Context, st *sqlite.Store, id bulkhead.RunID,
 	if detach {
 		return a.detach(st, r, "")
 	}
-	l := a.adopt(ctx, st)
+	l := a.adopt(ctx, st, r.Spec.Grace)
 	defer l.closeWorker()
 	return l.own(r)
 }
@@ -308,8 +308,16 @@ func (a *app) resumeAccepting(ctx context.Context, st *sqlite.Store, r *bulkhead
 		return &bulkhead.Error{Code: bulkhead.CodeConflict, Message: fmt.Sprintf("run %d is still reading its input", r.ID),
 			Hint: "wait for it, or bulkhead ls to see how far it is"}
 	}
+	// Its last owner may have come further since we looked.
+	r, err := st.Run(ctx, r.ID)
+	if err != nil {
+		return err
+	}
+	if r.State != bulkhead.RunAccepting {
+		return a.resume(ctx, st, r, detach, false)
+	}
 	sum, stored := plan.NewSum(r.Spec.Columns), int64(0)
-	err := st.Accepted(ctx, r.ID, func(it bulkhead.Item) {
+	err = st.Accepted(ctx, r.ID, func(it bulkhead.Item) {
 		sum.Add(it)
 		stored = it.Index
 	})
@@ -453,19 +461,18 @@ func (a *app) continueCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			l, err := a.openLocal(cmd.Context(), os.NewFile(lockFD, "owners.lock"))
+			st, err := a.openStore(cmd.Context())
 			if err != nil {
 				return err
 			}
-			defer l.close()
-			r, err := l.store.Run(cmd.Context(), id)
-			if err != nil {
+			defer st.Close()
+			if err := st.InheritOwner(os.NewFile(lockFD, "owners.lock")); err != nil {
 				return err
 			}
-			if ok, err := l.store.Own(id); err != nil || !ok {
+			if ok, err := st.Own(id); err != nil || !ok {
 				return errors.Join(err, fmt.Errorf("run %d is not ours", id))
 			}
-			return l.own(r)
+			return a.takeOver(cmd.Context(), st, id, false)
 		},
 	}
 }

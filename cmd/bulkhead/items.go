@@ -314,6 +314,12 @@ func (a *app) remove(ctx context.Context, st *sqlite.Store, r *bulkhead.Run) err
 	} else if !ok {
 		return &bulkhead.Error{Code: bulkhead.CodeConflict, Message: fmt.Sprintf("run %d is in use by another process", r.ID)}
 	}
+	// Somebody may have gone on with it since we looked.
+	if now, err := st.Run(ctx, r.ID); err != nil {
+		return err
+	} else if now.State != r.State {
+		return a.remove(ctx, st, now)
+	}
 	if err := os.RemoveAll(outputDir(st, r.ID)); err != nil {
 		return fmt.Errorf("remove output: %w", err)
 	}

@@ -52,29 +52,16 @@ func (a *app) openStore(ctx context.Context) (*sqlite.Store, error) {
 	return sqlite.Open(ctx, dir)
 }
 
-// openLocal opens the state folder for a command that runs scripts.
-func (a *app) openLocal(ctx context.Context, inherited ...*os.File) (*local, error) {
-	st, err := a.openStore(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, f := range inherited {
-		if err := st.InheritOwner(f); err != nil {
-			return nil, errors.Join(err, st.Close())
-		}
-	}
-	return a.adopt(ctx, st), nil
-}
-
 // adopt makes an open store the base of a local setting. The worker comes up,
-// with its guardian, while the caller stores the run; see prepare.
-func (a *app) adopt(ctx context.Context, st *sqlite.Store) *local {
+// with its guardian, while the caller stores the run; see prepare. Grace is that
+// of the run: should this process die, the guardian keeps to it.
+func (a *app) adopt(ctx context.Context, st *sqlite.Store, grace time.Duration) *local {
 	l := &local{app: a, ctx: ctx, store: st, up: make(chan struct{})}
 	go func() {
 		defer close(l.up)
 		// The guardian holds the lock file: after a kill -9 the run counts as owned
 		// until its scripts are gone.
-		l.worker, l.upErr = worker.New(worker.Options{HoldFiles: []*os.File{st.OwnerFile()}})
+		l.worker, l.upErr = worker.New(worker.Options{HoldFiles: []*os.File{st.OwnerFile()}, Grace: grace})
 	}()
 	return l
 }

@@ -112,10 +112,11 @@ func (a *app) run(cmd *cobra.Command, f *runFlags, args []string) error {
 	if f.dryRun {
 		return dryRun(a.stdout, spec, in)
 	}
-	l, err := a.openLocal(cmd.Context())
+	st, err := a.openStore(cmd.Context())
 	if err != nil {
 		return err
 	}
+	l := a.adopt(cmd.Context(), st, spec.Grace)
 	defer l.close()
 	reading = true // and who reads it closes it
 	r, err := l.accept(spec, in)
