@@ -56,7 +56,7 @@ func (s *shape) command() []string {
 func longLines(r *rand.Rand, lines int64) string {
 	var b strings.Builder
 	for range lines {
-		for range 300_000 / 16 {
+		for range 200_000 / 16 {
 			fmt.Fprintf(&b, "%016x", r.Uint64())
 		}
 		b.WriteByte('\n')
