@@ -27,9 +27,9 @@ func TestMain(m *testing.M) {
 type leakChecked struct{ *testing.M }
 
 func (m leakChecked) Run() int {
-	// Tests in the background of a shell ignore Ctrl-C, and so would every
-	// bulkhead they start, though they are to heed it unless a script says so. What is caught here has its
-	// default in a child.
+	// Tests in the background of a shell ignore Ctrl-C, and so would every bulkhead
+	// they start, though they are to heed it unless a script says so. What is
+	// caught here has its default in a child.
 	for _, s := range []os.Signal{os.Interrupt, syscall.SIGHUP, syscall.SIGTERM} {
 		if signal.Ignored(s) {
 			signal.Notify(make(chan os.Signal, 1), s)
