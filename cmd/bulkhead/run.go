@@ -325,7 +325,7 @@ func dryRun(w io.Writer, spec *bulkhead.Spec, in *plan.Input) error {
 		return err
 	}
 	line := func(it bulkhead.Item) {
-		fmt.Fprintf(w, "%8d  %s\n", it.Index, shellLine(expandAll(command, it)))
+		fmt.Fprintf(w, "%8d  %s\n", it.Index, printable(shellLine(expandAll(command, it)), 0))
 	}
 	if spec.Single() {
 		line(bulkhead.Item{Index: 1})
