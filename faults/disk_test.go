@@ -1,6 +1,7 @@
 package faults_test
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -92,100 +93,106 @@ func (d *disk) ours(path string) bool {
 	return strings.HasPrefix(path, d.root+"/") && !strings.HasSuffix(path, "-shm") && !strings.HasSuffix(path, "(deleted)")
 }
 
-// apply brings the disk up to an event.
+// apply brings the disk up to an event. What a call does happens at some moment
+// between its begin and its return. For names this is the begin, because another
+// thread may use them before the return is noted; for data it is the return,
+// because only then has a sync to cover them.
 func (d *disk) apply(e event) error {
 	c := e.call
-	if !e.returned {
-		if n := d.target(c); n != nil && (c.name == "fsync" || c.name == "fdatasync") {
-			d.syncing[c] = n.writes.total() + n.names.total() // one of them is 0
-		}
+	switch {
+	case c.ret < 0:
+		return nil
+	case c.name == "execve", c.name == "exit_group":
+		return nil
+	case c.name == "fsync", c.name == "fdatasync":
+		d.sync(e)
 		return nil
 	}
-	if c.ret < 0 {
+	done, err := d.change(c, e.returned)
+	if !done && err == nil {
+		err = d.rename(c, e.returned)
+	}
+	return err
+}
+
+// rename applies a call that changes names.
+func (d *disk) rename(c *call, returned bool) error {
+	if returned {
 		return nil
 	}
-	switch c.name {
-	case "open":
-		return d.open(c.args[0].text, c.args[1].word)
-	case "openat":
-		return d.open(c.args[1].text, c.args[2].word)
-	case "mkdir", "mkdirat":
-		if path := c.args[len(c.args)-2].text; d.ours(path) {
-			d.name(path, &node{folder: true})
+	var paths []string // of arguments that are paths, not descriptors
+	for _, a := range c.args {
+		if a.word == "" && d.ours(a.text) {
+			paths = append(paths, a.text)
 		}
-	case "unlink", "unlinkat", "rmdir":
-		for _, a := range c.args {
-			if a.word == "" && d.ours(a.text) {
-				d.name(a.text, nil)
-			}
-		}
-	case "rename", "renameat", "renameat2":
-		return d.rename(c)
-	case "fsync", "fdatasync":
-		d.synced(c)
-	case "execve", "exit_group":
-	default:
-		return d.change(c)
 	}
-	return nil
+	switch {
+	case len(paths) == 0:
+		return nil
+	case c.name == "open":
+		return d.open(paths[0], c.args[1].word)
+	case c.name == "openat":
+		return d.open(paths[0], c.args[2].word)
+	case c.name == "mkdir", c.name == "mkdirat":
+		return d.name(paths[0], &node{folder: true})
+	case c.name == "unlink", c.name == "unlinkat", c.name == "rmdir":
+		return d.name(paths[0], nil)
+	case strings.HasPrefix(c.name, "rename") && len(paths) == 2:
+		n := d.nodes[paths[0]]
+		return errors.Join(d.name(paths[0], nil), d.name(paths[1], n))
+	}
+	return fmt.Errorf("%s of %v is not modelled", c.name, paths)
 }
 
 // target is the file or folder of a call whose first argument is a descriptor.
 func (d *disk) target(c *call) *node {
-	if len(c.args) == 0 {
+	if len(c.args) == 0 { // of a call whose begin was cut off
 		return nil
 	}
-	return d.nodes[c.args[0].text]
+	return d.opened(c.args[0])
+}
+
+// opened is the file of a descriptor.
+func (d *disk) opened(a argument) *node {
+	if a.word == "" || a.word == "AT_FDCWD" {
+		return nil
+	}
+	return d.nodes[a.text]
 }
 
 func (d *disk) open(path, flags string) error {
-	if !d.ours(path) {
-		return nil
-	}
-	if d.nodes[path] == nil && strings.Contains(flags, "O_CREAT") {
-		d.name(path, &node{})
+	if d.nodes[path] == nil {
+		if !strings.Contains(flags, "O_CREAT") {
+			return fmt.Errorf("%s was opened and nobody has made it", path)
+		}
+		if err := d.name(path, &node{}); err != nil {
+			return err
+		}
 	}
 	n := d.nodes[path]
-	switch {
-	case n == nil && path != d.root:
-		return fmt.Errorf("%s was opened and nobody has made it", path)
-	case strings.Contains(flags, "O_TRUNC"):
+	if strings.Contains(flags, "O_TRUNC") {
 		n.change(change{truncate: true})
-	case n != nil && !n.folder:
-		n.end = 0
-		if strings.Contains(flags, "O_APPEND") {
-			n.end = int64(len(n.data))
-		}
 	}
-	return nil
-}
-
-func (d *disk) rename(c *call) error {
-	var paths []string
-	for _, a := range c.args {
-		if a.word == "" && filepath.IsAbs(a.text) {
-			paths = append(paths, a.text)
-		}
-	}
-	if len(paths) != 2 {
-		return fmt.Errorf("%s: %v is not modelled", c.name, c.args)
-	}
-	if d.ours(paths[0]) {
-		n := d.nodes[paths[0]]
-		d.name(paths[0], nil)
-		d.name(paths[1], n)
+	n.end = 0
+	if strings.Contains(flags, "O_APPEND") {
+		n.end = int64(len(n.data))
 	}
 	return nil
 }
 
 // name makes a name, or removes it.
-func (d *disk) name(path string, n *node) {
-	d.nodes[filepath.Dir(path)].names.add(nameChange{path, n})
+func (d *disk) name(path string, n *node) error {
+	folder := d.nodes[filepath.Dir(path)]
+	if folder == nil {
+		return fmt.Errorf("%s was made in a folder that nobody has made", path)
+	}
+	folder.names.add(nameChange{path, n})
 	if n == nil {
 		delete(d.nodes, path)
 	} else {
 		d.nodes[path] = n
 	}
+	return nil
 }
 
 func (n *node) change(c change) {
@@ -193,16 +200,18 @@ func (n *node) change(c change) {
 	n.writes.add(c)
 }
 
-// change applies a call that changes a file.
-func (d *disk) change(c *call) error {
+// change applies a call that changes a file that is open. It reports whether the
+// call is one of those.
+func (d *disk) change(c *call, returned bool) (bool, error) {
 	n := d.target(c)
 	if n == nil {
-		for _, a := range c.args {
-			if d.ours(a.text) {
-				return fmt.Errorf("%s of %s is not modelled", c.name, a.text)
-			}
+		if slices.ContainsFunc(c.args, func(a argument) bool { return d.opened(a) != nil }) {
+			return false, fmt.Errorf("%s to an open file is not modelled", c.name)
 		}
-		return nil
+		return false, nil
+	}
+	if !returned {
+		return true, nil
 	}
 	switch c.name {
 	case "pwrite64":
@@ -217,17 +226,22 @@ func (d *disk) change(c *call) error {
 			n.change(change{off: size, truncate: true})
 		}
 	default:
-		return fmt.Errorf("%s is not modelled", c.name)
+		return true, fmt.Errorf("%s of an open file is not modelled", c.name)
 	}
-	return nil
+	return true, nil
 }
 
-func (d *disk) synced(c *call) {
-	if n := d.target(c); n != nil {
-		n.writes.sync(d.syncing[c], func(ch change) { n.durable = ch.apply(n.durable) })
-		n.names.sync(d.syncing[c], func(ch nameChange) { ch.apply(d.durable) })
+func (d *disk) sync(e event) {
+	n := d.target(e.call)
+	switch {
+	case n == nil:
+	case !e.returned:
+		d.syncing[e.call] = n.writes.total() + n.names.total() // one of them is 0
+	default:
+		n.writes.sync(d.syncing[e.call], func(ch change) { n.durable = ch.apply(n.durable) })
+		n.names.sync(d.syncing[e.call], func(ch nameChange) { ch.apply(d.durable) })
+		delete(d.syncing, e.call)
 	}
-	delete(d.syncing, c)
 }
 
 func (c nameChange) apply(names map[string]*node) {

@@ -80,7 +80,7 @@ type process struct {
 
 func (p *place) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(p.bin, args...)
-	cmd.Dir, cmd.Env = p.dir, append(os.Environ(), "BULKHEAD_STATE="+p.state)
+	cmd.Dir, cmd.Env = p.dir, append(os.Environ(), "BULKHEAD_STATE="+p.state, "GORACE=atexit_sleep_ms=0")
 	return cmd
 }
 
@@ -93,27 +93,27 @@ func (p *place) start(args ...string) *process {
 func (p *place) launch(cmd *exec.Cmd) *process {
 	p.t.Helper()
 	p.said++
-	q := &process{Cmd: cmd, t: p.t, ended: make(chan error, 1),
-		stdout: filepath.Join(p.dir, fmt.Sprintf("stdout.%d", p.said)),
-		stderr: filepath.Join(p.dir, fmt.Sprintf("stderr.%d", p.said))}
-	for path, to := range map[string]*os.File{q.stdout: nil, q.stderr: nil} {
-		f, err := os.Create(path)
-		if err != nil {
-			p.t.Fatal(err)
-		}
-		defer f.Close()
-		if to = f; path == q.stdout {
-			cmd.Stdout = to
-		} else {
-			cmd.Stderr = to
-		}
-	}
+	stdout, stderr := p.create("stdout"), p.create("stderr")
+	defer stdout.Close()
+	defer stderr.Close()
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	q := &process{Cmd: cmd, t: p.t, stdout: stdout.Name(), stderr: stderr.Name(), ended: make(chan error, 1)}
 	if err := cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
 	go func() { q.ended <- cmd.Wait() }()
 	p.t.Cleanup(q.kill)
 	return q
+}
+
+// create makes the file for what the process that is started now says.
+func (p *place) create(name string) *os.File {
+	p.t.Helper()
+	f, err := os.Create(filepath.Join(p.dir, fmt.Sprintf("%s.%d", name, p.said)))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return f
 }
 
 // kill is kill -9, and waits for the end.
@@ -289,7 +289,7 @@ func whole(conn *sqlite.Conn) error {
 func (p *place) appended(name string) map[int64]int {
 	p.t.Helper()
 	counts := map[int64]int{}
-	for _, word := range strings.Fields(read(p.t, filepath.Join(p.dir, name))) {
+	for word := range strings.FieldsSeq(read(p.t, filepath.Join(p.dir, name))) {
 		n, err := strconv.ParseInt(word, 10, 64)
 		if err != nil {
 			p.t.Fatal(err)
@@ -319,7 +319,7 @@ func guardians(pid int) (found []int) {
 	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	for _, list := range lists {
 		text, _ := os.ReadFile(list) // the thread may be gone
-		for _, word := range strings.Fields(string(text)) {
+		for word := range strings.FieldsSeq(string(text)) {
 			command, _ := os.ReadFile("/proc/" + word + "/cmdline")
 			if child, _ := strconv.Atoi(word); strings.Contains(string(command), "bulkhead-guardian\x00") && !slices.Contains(found, child) {
 				found = append(found, child)
