@@ -26,7 +26,8 @@ func Nearest(word string, known []string) string {
 	}
 	best, least := "", max(1, len(word)/3)+1
 	for _, k := range known {
-		if d := distance(strings.ToLower(word), strings.ToLower(k), least); d < least {
+		// With every letter changed it is another word.
+		if d := distance(strings.ToLower(word), strings.ToLower(k), least); d < least && d < len(word) {
 			best, least = k, d
 		}
 	}

@@ -148,11 +148,11 @@ func TestExpandAllocatesOnce(t *testing.T) {
 }
 
 func TestNearestOffersOnlyWhatIsNear(t *testing.T) {
-	known := []string{"limit", "rate", "retry-delay", "max-output", "canary"}
+	known := []string{"limit", "rate", "retry-delay", "max-output", "canary", "f"}
 	for word, want := range map[string]string{
 		"limt": "limit", "lmiit": "limit", "LIMIT": "limit", "limits": "limit", "rat": "rate", "rtae": "rate",
 		"retry_delay": "retry-delay", "retryDelay": "retry-delay", "maxoutput": "max-output",
-		"x": "", "": "", "concurrency": "", "tear": "", strings.Repeat("limit", 1000): "",
+		"x": "", "": "", "F": "f", "concurrency": "", "tear": "", strings.Repeat("limit", 1000): "",
 	} {
 		if got := bulkhead.Nearest(word, known); got != want {
 			t.Errorf("nearest to %q is %q, want %q", word, got, want)

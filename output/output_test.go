@@ -365,7 +365,7 @@ func (m model) check(t fataler, dir string) {
 	if err != nil || ref != m.Ref {
 		t.Fatalf("measured %+v, want %+v: %v", ref, m.Ref, err)
 	}
-	all := text(chunks)
+	all := lines(chunks)
 	for _, a := range []output.Attempt{m.Attempt, lease} {
 		for _, n := range []int{1, 3, 1 << 30} {
 			tail, err := output.Tail(dir, a, n)
@@ -374,6 +374,22 @@ func (m model) check(t fataler, dir string) {
 			}
 		}
 	}
+}
+
+// lines is the text in which no line has something of both streams.
+func lines(chunks []output.Chunk) string {
+	var all []byte
+	var stream output.Stream
+	for _, c := range chunks {
+		if len(c.Data) == 0 {
+			continue
+		}
+		if len(all) > 0 && c.Stream != stream && all[len(all)-1] != '\n' && c.Data[0] != '\n' {
+			all = append(all, '\n')
+		}
+		all, stream = append(all, c.Data...), c.Stream
+	}
+	return string(all)
 }
 
 // lastLines is Tail the obvious way.

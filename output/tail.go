@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"bulkhead.dev/bulkhead"
 )
@@ -63,7 +64,7 @@ func tailOf(dir string, a Attempt, lines int) ([]byte, error) {
 		}
 		if r.isChunk() {
 			chunk, _ := r.chunk(h.start)
-			if !t.prepend(chunk.Data, lines) {
+			if !t.prepend(chunk, lines) {
 				break
 			}
 		}
@@ -75,16 +76,25 @@ func tailOf(dir string, a Attempt, lines int) ([]byte, error) {
 // tail is the end of some text, filled from its back.
 type tail struct {
 	buf      []byte
-	from     int // buf[from:] is filled
-	newlines int // in there, but for one at the very end
+	from     int    // buf[from:] is filled
+	newlines int    // in there, but for one at the very end
+	stream   Stream // that it begins with
 }
 
 func (t *tail) bytes() []byte { return t.buf[t.from:] }
 
-// prepend puts as much of p before what is there as belongs to the last lines,
-// and reports whether more is wanted.
-func (t *tail) prepend(p []byte, lines int) bool {
-	more := true
+// prepend puts as much of a chunk before what is there as belongs to the last
+// lines, and reports whether more is wanted. Where one stream goes on in the
+// middle of a line of the other, that line is ended.
+func (t *tail) prepend(c Chunk, lines int) bool {
+	p, more := c.Data, true
+	if len(p) == 0 {
+		return true
+	}
+	if front := t.bytes(); len(front) > 0 && front[0] != '\n' && c.Stream != t.stream && p[len(p)-1] != '\n' {
+		p = append(slices.Clip(p), '\n')
+	}
+	t.stream = c.Stream
 	if room := TailBytes - len(t.bytes()); len(p) > room {
 		p, more = p[len(p)-room:], false
 	}

@@ -48,6 +48,9 @@ func openCSV(shown string, r io.Reader, c io.Closer) (source, error) {
 }
 
 func checkHeader(shown string, columns []string) error {
+	if len(columns) > MaxColumns {
+		return usage("keep the columns that the command needs", "%s has %d columns; at most %d are read", shown, len(columns), MaxColumns)
+	}
 	seen := map[string]int{}
 	for i, c := range columns {
 		n := i + 1

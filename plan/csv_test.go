@@ -80,6 +80,7 @@ func TestTablesThatAreNotRightSayWhere(t *testing.T) {
 		"a name with other letters":     {"f.tsv", "id\tköy\n", `f.tsv: column 2 is named "köy", which cannot be a placeholder`, rule},
 		"the index as a name":           {"f.csv", "#\n", `f.csv: column 1 is named "#", which cannot be a placeholder`, rule},
 		"the same name twice":           {"f.csv", "a,b,a\n", `f.csv: columns 1 and 3 are both named "a"`, "rename one of them in the first line"},
+		"too many columns":              {"f.csv", "c" + strings.Repeat(",c", 1000), "f.csv has 1001 columns; at most 1000 are read", "keep the columns that the command needs"},
 		"too few fields":                {"f.csv", "a,b\n1,2\n3\n", "f.csv:3: the record has 1 of 2 fields", fields},
 		"too many fields":               {"f.csv", "a,b\n\n\"1\n\",2\n3,4,5\n", "f.csv:5: the record has 3 of 2 fields", fields},
 		"too few fields in TSV":         {"f.tsv", "a\tb\n\n1,2\n", "f.tsv:3: the record has 1 of 2 fields", fields},

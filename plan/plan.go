@@ -33,6 +33,8 @@ const (
 	MaxItems = 100_000_000 // of one run
 	MaxLine  = 16 << 20    // bytes of one line, or of one CSV record
 	MaxInner = 64 << 20    // bytes held for all sources but the first, with 16 for each value
+	// MaxColumns of one CSV file: each costs something for every item.
+	MaxColumns = 1000
 )
 
 // Options say where sources are read from. The zero value reads files relative
