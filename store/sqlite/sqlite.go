@@ -50,6 +50,7 @@ const walPages = 4096
 type Store struct {
 	dir    string
 	owners *os.File // lock file, see Own
+	turns  *os.File // the same file, opened for this process alone, see takeTurn
 
 	mu      sync.Mutex
 	conn    *sqlite.Conn
@@ -68,6 +69,10 @@ func Open(ctx context.Context, dir string) (_ *Store, err error) {
 		}
 	}()
 	s.owners, err = os.OpenFile(filepath.Join(dir, "owners.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open lock file: %w", err)
+	}
+	s.turns, err = os.OpenFile(s.owners.Name(), os.O_RDWR, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open lock file: %w", err)
 	}
@@ -162,8 +167,10 @@ func (s *Store) Close() error {
 	if s.conn != nil {
 		errs = append(errs, s.conn.Close())
 	}
-	if s.owners != nil {
-		errs = append(errs, s.owners.Close())
+	for _, f := range []*os.File{s.owners, s.turns} {
+		if f != nil {
+			errs = append(errs, f.Close())
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -176,6 +183,7 @@ func (s *Store) Dir() string { return s.dir }
 func (s *Store) write(fn func(*sqlite.Conn) error) (err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.takeTurn()()
 	end, err := sqlitex.ImmediateTransaction(s.conn)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
