@@ -85,7 +85,7 @@ func signals([]string) int {
 		return complain(err)
 	}
 	defer w.Close()
-	r := w.Run(context.Background(), sh(`grep -E 'Sig(Blk|Ign)' /proc/$$/status`), through{})
+	r := w.Run(context.Background(), sh(ownSignals), through{})
 	return r.ExitCode
 }
 
