@@ -5,15 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"bulkhead.dev/bulkhead"
-	"bulkhead.dev/bulkhead/plan"
 	"bulkhead.dev/bulkhead/store/sqlite"
 )
 
@@ -54,33 +51,6 @@ func (a *app) limitCmd() *cobra.Command {
 			return a.ask(cmd.Context(), args[0], bulkhead.Request{Kind: bulkhead.RequestLimit, Limit: n}, unfinished)
 		},
 	}
-}
-
-func (a *app) resumeCmd() *cobra.Command {
-	var detach, accepted bool
-	cmd := &cobra.Command{
-		Use:   "resume RUN",
-		Short: "Go on with a run that was paused, interrupted, or whose process died",
-		Long: `Go on with a run that was paused, interrupted, or whose process died.
-
-If its process lives, it goes on there. Otherwise this process takes the run
-over: items that were running when the former one died are lost (they may have
-started, nobody saw the end) and are not run again unless the run has --retries
-or bulkhead retry --lost says so. Nothing else runs twice.
-
-Input files are read again and compared; if they changed since the run was
-accepted, the run is refused. --accepted goes on with the items as accepted.`,
-		Example: "  bulkhead resume 7\n  bulkhead resume -d 7",
-		Args:    exactly("RUN"), ValidArgsFunction: a.completeRuns,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withRun(cmd.Context(), args[0], func(st *sqlite.Store, r *bulkhead.Run) error {
-				return a.resume(cmd.Context(), st, r, detach, accepted)
-			})
-		},
-	}
-	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "go on in the background")
-	cmd.Flags().BoolVar(&accepted, "accepted", false, "do not compare the input, use the items as they were accepted")
-	return cmd
 }
 
 func (a *app) retryCmd() *cobra.Command {
@@ -151,11 +121,14 @@ func (a *app) say(ctx context.Context, st *sqlite.Store, id bulkhead.RunID) erro
 	if err != nil {
 		return err
 	}
-	reason := ""
+	state, reason := r.Shown().String(), ""
+	if r.Ending != 0 && !r.State.Finished() {
+		state = fmt.Sprintf("%s once what runs has ended", r.Ending)
+	}
 	if r.Reason != "" {
 		reason = ": " + r.Reason
 	}
-	fmt.Fprintf(a.stderr, "run %d: %s, limit %d, %d running, %d queued%s\n", r.ID, r.Shown(), r.Limit, r.Counts.Running, r.Counts.Queued, reason)
+	fmt.Fprintf(a.stderr, "run %d: %s, limit %d, %d running, %d queued%s\n", r.ID, state, r.Limit, r.Counts.Running, r.Counts.Queued, reason)
 	return nil
 }
 
@@ -212,137 +185,6 @@ func (a *app) carryOut(ctx context.Context, st *sqlite.Store, id bulkhead.RunID)
 	l.wg.Wait()
 	l.dropReserve(id)
 	return errors.Join(err, l.log.Close(ctx))
-}
-
-// takeOver goes on with a run that this process owns.
-func (a *app) takeOver(ctx context.Context, st *sqlite.Store, id bulkhead.RunID, detach bool) error {
-	if detach {
-		// Before we return, so that whoever asks next sees a run that goes on.
-		if err := a.carryOut(ctx, st, id); err != nil {
-			return err
-		}
-	}
-	r, err := st.Run(ctx, id)
-	if err != nil {
-		return err
-	}
-	if detach {
-		return a.detach(st, r, "")
-	}
-	l := a.adopt(ctx, st, r.Spec.Grace)
-	defer l.closeWorker()
-	return l.own(r)
-}
-
-func (a *app) resume(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, detach, accepted bool) error {
-	if r.State.Finished() {
-		return unfinished(r)
-	}
-	if r.State == bulkhead.RunAccepting {
-		return a.resumeAccepting(ctx, st, r, detach)
-	}
-	if !accepted {
-		if err := a.compareInput(&r.Spec, r.Hash, -1, r.Counts.Total()); err != nil {
-			return err
-		}
-	}
-	owner, err := a.deliver(ctx, st, r, bulkhead.Request{Kind: bulkhead.RequestResume})
-	if err != nil {
-		return err
-	}
-	if !owner {
-		return a.say(ctx, st, r.ID)
-	}
-	return a.takeOver(ctx, st, r.ID, detach)
-}
-
-// compareInput reads the first n items of the input again (-1: all) and refuses
-// what differs from what was accepted. Input that cannot be read again, such as
-// standard input, is taken as it was accepted.
-func (a *app) compareInput(spec *bulkhead.Spec, hash string, n, accepted int64) error {
-	const hint = "put the input back as it was, or resume --accepted to go on with the items as they were accepted"
-	for _, src := range spec.Inputs {
-		if gone(src, spec.InputDir) {
-			return &bulkhead.Error{Code: bulkhead.CodeConflict, Hint: hint,
-				Message: fmt.Sprintf("the input cannot be compared with what was accepted: there is no %s any more", bulkhead.Quote(src.From))}
-		}
-		if !plan.Rereadable(src, plan.Options{Dir: spec.InputDir}) {
-			return nil
-		}
-	}
-	if len(spec.Inputs) == 0 {
-		return nil
-	}
-	now, count, err := plan.HashOf(spec.Inputs, plan.Options{Dir: spec.InputDir}, n)
-	if err != nil {
-		return fmt.Errorf("read the input again: %w", err)
-	}
-	if now == hash {
-		return nil
-	}
-	return &bulkhead.Error{Code: bulkhead.CodeConflict,
-		Message: fmt.Sprintf("the input changed since the run was accepted: it was sha256 %s (%d items), it is sha256 %s (%d items)", hash, accepted, now, count),
-		Hint:    hint}
-}
-
-// gone reports whether a source was a file that could be read again, if it were
-// still there.
-func gone(src bulkhead.Source, dir string) bool {
-	path := strings.TrimPrefix(src.From, "file:")
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(dir, path)
-	}
-	if plan.Rereadable(src, plan.Options{Dir: dir}) || src.From == "-" ||
-		strings.HasPrefix(path, "/dev/") || strings.HasPrefix(path, "/proc/") {
-		return false
-	}
-	_, err := os.Stat(path)
-	return errors.Is(err, os.ErrNotExist)
-}
-
-// resumeAccepting reads on where accepting was cut off.
-func (a *app) resumeAccepting(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, detach bool) error {
-	if own, err := st.Own(r.ID); err != nil {
-		return err
-	} else if !own {
-		return &bulkhead.Error{Code: bulkhead.CodeConflict, Message: fmt.Sprintf("run %d is still reading its input", r.ID),
-			Hint: "wait for it, or bulkhead ls to see how far it is"}
-	}
-	// Its last owner may have come further since we looked.
-	r, err := st.Run(ctx, r.ID)
-	if err != nil {
-		return err
-	}
-	if r.State != bulkhead.RunAccepting {
-		return a.resume(ctx, st, r, detach, false)
-	}
-	sum, stored := plan.NewSum(r.Spec.Columns), int64(0)
-	err = st.Accepted(ctx, r.ID, func(it bulkhead.Item) {
-		sum.Add(it)
-		stored = it.Index
-	})
-	if err != nil {
-		return err
-	}
-	for _, src := range r.Spec.Inputs {
-		if !plan.Rereadable(src, plan.Options{Dir: r.Spec.InputDir}) {
-			return &bulkhead.Error{Code: bulkhead.CodeConflict,
-				Message: fmt.Sprintf("run %d was cut off after %d items of an input that cannot be read again (%s)", r.ID, stored, src.From),
-				Hint:    fmt.Sprintf("nothing of it ran; bulkhead rm %d, and run it again", r.ID)}
-		}
-	}
-	if err := a.compareInput(&r.Spec, sum.Hash(), stored, stored); err != nil {
-		return err
-	}
-	in, err := plan.Open(r.Spec.Inputs, plan.Options{Dir: r.Spec.InputDir})
-	if err != nil {
-		return err
-	}
-	l := &local{app: a, ctx: ctx, store: st}
-	if err := l.acceptBatches(ctx, r, in, stored); err != nil {
-		return err
-	}
-	return a.takeOver(ctx, st, r.ID, detach)
 }
 
 func (a *app) retry(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, sel bulkhead.Selection, detach bool) error {

@@ -143,7 +143,9 @@ func printItem(w io.Writer, it bulkhead.ItemStatus, command []bulkhead.Template)
 	took, cpu, memory := "", "", ""
 	if at.N > 0 && at.State != bulkhead.ItemRunning && at.State != bulkhead.ItemLost {
 		took, cpu = fmt.Sprintf("%.2fs", at.Duration.Seconds()), fmt.Sprintf("%.2fs", at.CPU.Seconds())
-		memory = fmt.Sprintf("%.0fM", float64(at.PeakMemory)/(1<<20))
+		if memory = "-"; at.PeakMemory > 0 { // less than can be told, see worker.Run
+			memory = fmt.Sprintf("%.0fM", float64(at.PeakMemory)/(1<<20))
+		}
 	}
 	fmt.Fprintf(w, "%d\t%s\t%d\t%s\t%s\t%s\t%s\t%s\n", it.Index, it.State, at.N, outcome(at), took, cpu, memory,
 		printable(shellLine(expandAll(command, it.Item)), 100))

@@ -76,7 +76,7 @@ goes on later. The second cancels the run.`,
 	fl.StringVar(&f.retryDelay, "retry-delay", "1s", "`time` before the first retry; doubles up to 5m")
 	fl.StringVar(&f.halt, "halt", "", "`soon|now,fail=N|N%`: end the run when so many failed")
 	fl.IntVar(&f.canary, "canary", 0, "let this many items succeed before the rest may start; pause when one fails")
-	fl.IntVar(&f.priority, "priority", 0, "higher first among runs of one owner")
+	fl.IntVar(&f.priority, "priority", 0, "higher first among the runs of one owner and one process")
 	fl.StringArrayVar(&f.env, "env", nil, "`NAME=TEMPLATE` for the environment; repeat")
 	fl.StringVar(&f.stdin, "stdin", "", "`template` of what the script reads")
 	fl.StringVar(&f.dir, "dir", "", "working `folder` of the script (default: this one)")
