@@ -31,8 +31,8 @@ func lockByte(f *os.File, command int, offset int64, kind int16) (unix.Flock_t, 
 const (
 	turnByte  = 0 // of the lock file; runs are numbered from 1
 	turnEvery = 500 * time.Microsecond
-	// turnLimit is how long a process queues. Turns are only for fairness: after
-	// that, SQLite's own lock and its timeout say what is to be done.
+	// turnLimit is how long a process queues to write. That is only for fairness:
+	// after it, SQLite's own lock and its timeout say what is to be done.
 	turnLimit = time.Second
 )
 
@@ -41,8 +41,8 @@ const (
 // SQLite's own wait is not fair: it sleeps up to 100 ms between two looks, and
 // processes with short scripts commit every few milliseconds. Under load one
 // that has slept twice never found the file free (2 items to another's 40).
-func (s *Store) takeTurn() (end func()) {
-	for until := time.Now().Add(turnLimit); ; {
+func (s *Store) takeTurn(limit time.Duration) (end func()) {
+	for until := time.Now().Add(limit); ; {
 		_, err := lockByte(s.turns, unix.F_OFD_SETLK, turnByte, unix.F_WRLCK)
 		if err == nil {
 			return func() { _, _ = lockByte(s.turns, unix.F_OFD_SETLK, turnByte, unix.F_UNLCK) }

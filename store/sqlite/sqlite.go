@@ -131,8 +131,10 @@ func makePrivate(path string) error {
 
 func (s *Store) prepare(ctx context.Context) error {
 	s.conn.SetBusyTimeout(busyTimeout)
+	if err := s.useWAL(); err != nil {
+		return err
+	}
 	for _, pragma := range []string{
-		"PRAGMA journal_mode = WAL",
 		"PRAGMA synchronous = FULL",
 		fmt.Sprintf("PRAGMA wal_autocheckpoint = %d", walPages),
 		"PRAGMA journal_size_limit = 33554432",
@@ -161,6 +163,31 @@ func (s *Store) prepare(ctx context.Context) error {
 	return nil
 }
 
+// useWAL takes turns at making the database what it then stays: of two
+// processes that do so at once, SQLite refuses one without waiting.
+func (s *Store) useWAL() error {
+	mode := func(pragma string) (string, error) {
+		stmt, err := s.conn.Prepare(pragma)
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", pragma, err)
+		}
+		mode, err := sqlitex.ResultText(stmt)
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", pragma, err)
+		}
+		return mode, stmt.Finalize()
+	}
+	if is, err := mode("PRAGMA journal_mode"); err != nil || is == "wal" {
+		return err
+	}
+	defer s.takeTurn(busyTimeout)()
+	is, err := mode("PRAGMA journal_mode = WAL")
+	if err == nil && is != "wal" {
+		err = fmt.Errorf("the file system cannot hold it: SQLite would use the journal mode %q", is)
+	}
+	return err
+}
+
 // Close closes the store. Ownerships end with it.
 func (s *Store) Close() error {
 	var errs []error
@@ -183,7 +210,7 @@ func (s *Store) Dir() string { return s.dir }
 func (s *Store) write(fn func(*sqlite.Conn) error) (err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	defer s.takeTurn()()
+	defer s.takeTurn(turnLimit)()
 	end, err := sqlitex.ImmediateTransaction(s.conn)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)

@@ -1,0 +1,176 @@
+package sqlite_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+	zombiezen "zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
+
+	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/store/sqlite"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func open(t *testing.T, dir string) *sqlite.Store {
+	t.Helper()
+	st, err := sqlite.Open(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = st.Close() })
+	return st
+}
+
+// submit stores a run of three items.
+func submit(t *testing.T, st *sqlite.Store) *bulkhead.Run {
+	t.Helper()
+	r := &bulkhead.Run{Spec: bulkhead.Spec{Command: []string{"true"}, Columns: []string{"1"}, Limit: 1}, Created: time.Now()}
+	items := []bulkhead.Item{{Index: 1, Values: []string{"a"}}, {Index: 2, Values: []string{"b"}}, {Index: 3, Values: []string{"c"}}}
+	if err := st.Submit(t.Context(), r, items, 3, "hash"); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// Locks of open file descriptions tell two stores of one process apart just as
+// they do two processes.
+func TestManyMayOpenAFreshFolderAtOnce(t *testing.T) {
+	for range 20 {
+		dir := filepath.Join(t.TempDir(), "new", "state")
+		var all sync.WaitGroup
+		for range 8 {
+			all.Go(func() {
+				st, err := sqlite.Open(context.Background(), dir)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := st.Runs(context.Background(), 1); err != nil {
+					t.Error(err)
+				}
+				_ = st.Close()
+			})
+		}
+		all.Wait()
+	}
+}
+
+func TestOnlyTheOwnerMayReadTheFolder(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	submit(t, open(t, dir))
+	err := filepath.Walk(dir, func(path string, info os.FileInfo, err error) error {
+		if err == nil && info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s has mode %v", path, info.Mode())
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestANewerFormatIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	_ = open(t, dir).Close()
+	conn, err := zombiezen.OpenConn(filepath.Join(dir, "bulkhead.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(sqlitex.ExecuteTransient(conn, "PRAGMA user_version = 99", nil), conn.Close()); err != nil {
+		t.Fatal(err)
+	}
+	_, err = sqlite.Open(t.Context(), dir)
+	if bulkhead.CodeOf(err) != bulkhead.CodeConflict || !strings.Contains(bulkhead.HintOf(err), "newer bulkhead") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestAFileThatIsNotOursIsLeftAlone(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "bulkhead.db")
+	const text = "this is a letter to my aunt, and it is long enough to be taken for a header of a database, which it is not"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sqlite.Open(t.Context(), dir); err == nil {
+		t.Error("it was opened")
+	}
+	if got, err := os.ReadFile(path); err != nil || string(got) != text {
+		t.Errorf("%v %q", err, got)
+	}
+}
+
+func TestARunHasOneOwner(t *testing.T) {
+	dir := t.TempDir()
+	one, other := open(t, dir), open(t, dir)
+	is := func(what string, got bool, err error, want bool) {
+		t.Helper()
+		if err != nil || got != want {
+			t.Errorf("%s: %v, want %v: %v", what, got, want, err)
+		}
+	}
+	own := func(st *sqlite.Store, run bulkhead.RunID, want bool) {
+		t.Helper()
+		got, err := st.Own(run)
+		is("own", got, err, want)
+	}
+	own(one, 1, true)
+	own(other, 1, false)
+	own(other, 2, true)
+	owned, err := other.Owned(1)
+	is("owned by the other", owned, err, true)
+	owned, err = one.Owned(1)
+	is("owned by another", owned, err, false)
+	if err := one.Disown(1); err != nil {
+		t.Fatal(err)
+	}
+	own(other, 1, true)
+	_ = other.Close() // as its death would
+	own(one, 1, true)
+	own(one, 2, true)
+}
+
+func TestAResultWithoutItsLeaseIsRefusedWithAllThatCameWithIt(t *testing.T) {
+	st := open(t, t.TempDir())
+	r := submit(t, st)
+	lease := func(item int64) bulkhead.Lease {
+		return bulkhead.Lease{Run: r.ID, Item: bulkhead.Item{Index: item}, Attempt: 1, Token: 7, Since: time.Now()}
+	}
+	ended := func(item int64) bulkhead.Attempt {
+		return bulkhead.Attempt{Run: r.ID, Item: item, N: 1, Final: true, Result: bulkhead.Result{Started: time.Now()}}
+	}
+	r.Counts = bulkhead.Counts{Queued: 2, Running: 1}
+	if err := st.Commit(t.Context(), &bulkhead.Batch{Runs: []*bulkhead.Run{r}, Leases: []bulkhead.Lease{lease(1)}}); err != nil {
+		t.Fatal(err)
+	}
+	wrong := *r
+	wrong.Counts = bulkhead.Counts{Succeeded: 3}
+	err := st.Commit(t.Context(), &bulkhead.Batch{
+		Runs: []*bulkhead.Run{&wrong}, Ended: []bulkhead.Attempt{ended(1), ended(2)}, Leases: []bulkhead.Lease{lease(3)},
+	})
+	if err == nil || !strings.Contains(err.Error(), "item 2 attempt 1 has no lease") {
+		t.Errorf("%v", err)
+	}
+	leases, err := st.Leases(t.Context(), r.ID)
+	if err != nil || len(leases) != 1 || leases[0].Item.Index != 1 {
+		t.Errorf("%+v %v", leases, err)
+	}
+	stored, err := st.Run(t.Context(), r.ID)
+	if diff := cmp.Diff(r.Counts, stored.Counts); err != nil || diff != "" {
+		t.Errorf("%v %s", err, diff)
+	}
+	r.Counts = bulkhead.Counts{Queued: 2, Succeeded: 1}
+	if err := st.Commit(t.Context(), &bulkhead.Batch{Runs: []*bulkhead.Run{r}, Ended: []bulkhead.Attempt{ended(1)}}); err != nil {
+		t.Error(err)
+	}
+}
