@@ -45,6 +45,22 @@ func (p *place) open(items ...int) {
 	}
 }
 
+func TestManyMayBeTheFirstOfAStateFolder(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		p := newPlace(t)
+		var all []*process
+		for range 6 {
+			all = append(all, p.start("ls"))
+		}
+		for _, q := range all {
+			if code := q.wait(); code != 0 {
+				t.Errorf("exit code %d: %s", code, q.says())
+			}
+		}
+	}
+}
+
 func TestFourProcessesShareAStateFolder(t *testing.T) {
 	t.Parallel()
 	const processes, items = 4, 40

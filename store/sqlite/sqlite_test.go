@@ -1,12 +1,10 @@
 package sqlite_test
 
 import (
-	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -40,29 +38,6 @@ func submit(t *testing.T, st *sqlite.Store) *bulkhead.Run {
 		t.Fatal(err)
 	}
 	return r
-}
-
-// Locks of open file descriptions tell two stores of one process apart just as
-// they do two processes.
-func TestManyMayOpenAFreshFolderAtOnce(t *testing.T) {
-	for range 20 {
-		dir := filepath.Join(t.TempDir(), "new", "state")
-		var all sync.WaitGroup
-		for range 8 {
-			all.Go(func() {
-				st, err := sqlite.Open(context.Background(), dir)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				if _, err := st.Runs(context.Background(), 1); err != nil {
-					t.Error(err)
-				}
-				_ = st.Close()
-			})
-		}
-		all.Wait()
-	}
 }
 
 func TestOnlyTheOwnerMayReadTheFolder(t *testing.T) {
@@ -110,6 +85,8 @@ func TestAFileThatIsNotOursIsLeftAlone(t *testing.T) {
 	}
 }
 
+// Locks of open file descriptions tell two stores of one process apart just as
+// they do two processes.
 func TestARunHasOneOwner(t *testing.T) {
 	dir := t.TempDir()
 	one, other := open(t, dir), open(t, dir)
