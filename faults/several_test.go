@@ -47,16 +47,14 @@ func (p *place) open(items ...int) {
 
 func TestManyMayBeTheFirstOfAStateFolder(t *testing.T) {
 	t.Parallel()
-	for range 20 {
+	for range 30 {
 		p := newPlace(t)
-		var all []*process
-		for range 6 {
-			all = append(all, p.start("ls"))
-		}
-		for _, q := range all {
-			if code := q.wait(); code != 0 {
-				t.Errorf("exit code %d: %s", code, q.says())
-			}
+		like := p.command()
+		cmd := exec.Command("sh", "-c", `for i in 1 2 3 4 5 6 7 8; do "$1" ls & done; wait`, "sh", p.bin)
+		cmd.Dir, cmd.Env = like.Dir, like.Env
+		q := p.launch(cmd)
+		if code, says := q.wait(), q.says(); code != 0 || strings.Contains(says, "bulkhead:") {
+			t.Errorf("exit code %d: %s", code, says)
 		}
 	}
 }
