@@ -32,7 +32,7 @@ type local struct {
 	command []bulkhead.Template
 	env     []bulkhead.Template
 	stdin   *bulkhead.Template
-	base    []string // environment of every attempt
+	base    *environ // of every attempt
 
 	engine *engine.Engine
 	log    *output.Log
@@ -110,7 +110,7 @@ func (l *local) prepare(r *bulkhead.Run) (err error) {
 		}
 		l.stdin = &t
 	}
-	l.base = append(os.Environ(), "BULKHEAD_RUN="+r.ID.String())
+	l.base = newEnviron(os.Environ())
 	if l.log, err = output.OpenLog(output.Options{Dir: outputDir(l.store, r.ID)}); err != nil {
 		return err
 	}
@@ -286,11 +286,12 @@ func (l *local) measure(lease bulkhead.Lease) bulkhead.OutputRef {
 }
 
 func (l *local) job(lease bulkhead.Lease) worker.Job {
-	env := make([]string, len(l.base), len(l.base)+len(l.env)+2)
-	copy(env, l.base)
-	env = append(env, fmt.Sprintf("BULKHEAD_ITEM=%d", lease.Item.Index), fmt.Sprintf("BULKHEAD_ATTEMPT=%d", lease.Attempt))
+	set := append([]string{
+		"BULKHEAD_RUN=" + lease.Run.String(),
+		fmt.Sprintf("BULKHEAD_ITEM=%d", lease.Item.Index), fmt.Sprintf("BULKHEAD_ATTEMPT=%d", lease.Attempt),
+	}, expandAll(l.env, lease.Item)...)
 	job := worker.Job{
-		Args: expandAll(l.command, lease.Item), Env: append(env, expandAll(l.env, lease.Item)...),
+		Args: expandAll(l.command, lease.Item), Env: l.base.with(set...),
 		Dir: l.spec.Dir, Timeout: l.spec.Timeout, Grace: l.spec.Grace,
 	}
 	switch {
