@@ -32,12 +32,15 @@ func heeded() (list []os.Signal) {
 }
 
 // handleSignals lets the first Ctrl-C drain the run, the second cancel it and
-// the third kill what is left. It returns what undoes it.
+// the third kill what is left. It returns what undoes it. Meanwhile a reader who
+// has gone (… | head) makes a write fail, and does not end the run.
 func (l *local) handleSignals(r *bulkhead.Run) (stop func()) {
 	ch := make(chan os.Signal, 8)
 	if len(l.app.signals) > 0 { // none would mean all
 		signal.Notify(ch, l.app.signals...)
 	}
+	gone := make(chan os.Signal, 1) // nobody reads it; that it is notified is enough
+	signal.Notify(gone, syscall.SIGPIPE)
 	done := make(chan struct{})
 	go func() {
 		for count := 1; ; count++ {
@@ -51,6 +54,7 @@ func (l *local) handleSignals(r *bulkhead.Run) (stop func()) {
 	}()
 	return func() {
 		signal.Stop(ch)
+		signal.Stop(gone)
 		close(done)
 	}
 }
