@@ -92,7 +92,7 @@ func (a *app) run(cmd *cobra.Command, f *runFlags, args []string) error {
 	if err != nil {
 		return err
 	}
-	in, err := a.openInput(spec)
+	in, err := a.openInput(spec, f.file)
 	if err != nil {
 		return err
 	}
@@ -308,7 +308,13 @@ func checkTemplates(spec *bulkhead.Spec) error {
 	return err
 }
 
-func (a *app) openInput(spec *bulkhead.Spec) (*plan.Input, error) {
+// openInput opens the input; file is where the run file came from, if there is one.
+func (a *app) openInput(spec *bulkhead.Spec, file string) (*plan.Input, error) {
+	for _, src := range spec.Inputs {
+		if file == "-" && src.From == "-" {
+			return nil, usage("save one of them to a file, and name the file", "standard input (-) cannot be both the run file and a source of items")
+		}
+	}
 	in, err := plan.Open(spec.Inputs, plan.Options{Stdin: a.stdin})
 	if err != nil {
 		return nil, fmt.Errorf("input: %w", err)
