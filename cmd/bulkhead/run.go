@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -110,7 +112,8 @@ func (a *app) run(cmd *cobra.Command, f *runFlags, args []string) error {
 		return err
 	}
 	if f.dryRun {
-		return dryRun(a.stdout, spec, in)
+		w := bufio.NewWriter(a.stdout)
+		return cmp.Or(dryRun(w, spec, in), w.Flush())
 	}
 	st, err := a.openStore(cmd.Context())
 	if err != nil {
