@@ -139,7 +139,7 @@ func (a *app) stateDir() (string, error) {
 	}
 	if dir == "" {
 		base := os.Getenv("XDG_STATE_HOME")
-		if base == "" {
+		if !filepath.IsAbs(base) { // not given, or to be ignored, says the XDG specification
 			home, err := os.UserHomeDir()
 			if err != nil {
 				return "", usage("give one with --state or BULKHEAD_STATE", "no state folder: %v", err)
