@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,7 @@ type local struct {
 	engine *engine.Engine
 	log    *output.Log
 	kill   context.CancelCauseFunc // ends attempts without grace
+	passed error                   // why the output of a single script went through only up to here
 
 	mu      sync.Mutex
 	workers int // goroutines
@@ -158,7 +160,7 @@ func (l *local) own(r *bulkhead.Run) error {
 		return err
 	}
 	l.dropReserve(r.ID)
-	return l.finish(r)
+	return l.checkPassed(r, l.finish(r))
 }
 
 // dropReserve removes what prepare took.
@@ -365,13 +367,24 @@ func (s *sink) held() error {
 }
 
 // copy passes output through. That our reader is gone must not end the script:
-// its output is kept all the same.
+// its output is kept all the same. After a failure there comes nothing more, or
+// what stands there would have a hole.
 func (s *sink) copy(stream int, p []byte) {
 	if stream == worker.Stderr {
 		_, _ = s.local.app.stderr.Write(p)
-		return
+	} else if s.local.passed == nil {
+		_, s.local.passed = s.local.app.stdout.Write(p)
 	}
-	_, _ = s.local.app.stdout.Write(p)
+}
+
+// checkPassed is the exit code of a script, unless it is 0 and what it wrote did
+// not all go through. A reader who went away knows.
+func (l *local) checkPassed(r *bulkhead.Run, code error) error {
+	if l.passed == nil || errors.Is(l.passed, syscall.EPIPE) {
+		return code
+	}
+	fmt.Fprintf(l.app.stderr, "bulkhead: the output of run %d is not all here: %v\n  `bulkhead logs %[1]d` has it\n", r.ID, l.passed)
+	return cmp.Or[error](code, exitError(exitInternal))
 }
 
 // reserveSize is the room that is kept so that a full disk can still be told of
