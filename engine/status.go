@@ -40,16 +40,31 @@ func (e *Engine) Status(live int) Status {
 	for _, r := range e.runs {
 		st := RunStatus{Run: *r.Run}
 		st.Reason = r.shown()
-		for _, l := range r.leases {
-			st.Live = append(st.Live, l.Lease)
-		}
-		slices.SortFunc(st.Live, func(a, b bulkhead.Lease) int {
-			return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Item.Index, b.Item.Index))
-		})
-		st.Live = st.Live[:min(live, len(st.Live))]
+		st.Live = longest(r.leases, live)
 		s.Runs = append(s.Runs, st)
 	}
 	return s
+}
+
+// longest are the n leases that are held longest. Workers wait meanwhile: it
+// looks at each lease once and sorts none but the n.
+func longest(leases map[int64]*live, n int) []bulkhead.Lease {
+	if n == 0 {
+		return nil
+	}
+	older := func(a, b bulkhead.Lease) int {
+		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Item.Index, b.Item.Index))
+	}
+	out := make([]bulkhead.Lease, 0, n+1)
+	for _, l := range leases {
+		if len(out) == n && older(l.Lease, out[n-1]) >= 0 {
+			continue
+		}
+		at, _ := slices.BinarySearchFunc(out, l.Lease, older)
+		out = slices.Insert(out, at, l.Lease)
+		out = out[:min(len(out), n)]
+	}
+	return out
 }
 
 func (e *Engine) noteFailure(it bulkhead.Item, a bulkhead.Attempt, at time.Time) {
