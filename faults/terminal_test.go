@@ -21,6 +21,12 @@ type terminal struct {
 
 func openTerminal(t *testing.T) *terminal {
 	t.Helper()
+	return openTerminalTo(t, io.Discard)
+}
+
+// openTerminalTo is a terminal before a person who sees all that is on it.
+func openTerminalTo(t *testing.T, person io.Writer) *terminal {
+	t.Helper()
 	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		t.Fatal("open /dev/ptmx:", err)
@@ -36,9 +42,9 @@ func openTerminal(t *testing.T) *terminal {
 	if tt.slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
 		t.Fatal(err)
 	}
-	go func() { // a person who reads
+	go func() {
 		defer close(tt.read)
-		_, _ = io.Copy(io.Discard, tt.master)
+		_, _ = io.Copy(person, tt.master)
 	}()
 	t.Cleanup(tt.hangUp)
 	return tt
@@ -93,7 +99,7 @@ func TestADetachedRunGoesOnWithoutItsTerminal(t *testing.T) {
 func TestARunWhoseTerminalGoesAwayEndsWhatRunsAndCanBeResumed(t *testing.T) {
 	t.Parallel()
 	p, tt := racing(t), openTerminal(t)
-	q := tt.start(p, p.command("run", "--each", "1..6", "--limit", "2", "--", "sh", "-c", gated, "sh", "{}"))
+	q := tt.start(p, p.in("xterm", "run", "--each", "1..6", "--limit", "2", "--", "sh", "-c", gated, "sh", "{}"))
 	p.ran(2)
 	tt.hangUp()
 	p.waitFor(1, "it starts nothing more", func(r runView) bool { return strings.Contains(r.Reason, "hangup") })

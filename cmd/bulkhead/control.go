@@ -121,14 +121,11 @@ func (a *app) say(ctx context.Context, st *sqlite.Store, id bulkhead.RunID) erro
 	if err != nil {
 		return err
 	}
-	state, reason := r.Shown().String(), ""
-	if r.Ending != 0 && !r.State.Finished() {
-		state = fmt.Sprintf("%s once what runs has ended", r.Ending)
-	}
+	reason := ""
 	if r.Reason != "" {
 		reason = ": " + r.Reason
 	}
-	fmt.Fprintf(a.stderr, "run %d: %s, limit %d, %d running, %d queued%s\n", r.ID, state, r.Limit, r.Counts.Running, r.Counts.Queued, reason)
+	fmt.Fprintf(a.stderr, "run %d: %s, limit %d, %d running, %d queued%s\n", r.ID, standing(r), r.Limit, r.Counts.Running, r.Counts.Queued, reason)
 	return nil
 }
 

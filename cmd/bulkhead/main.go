@@ -45,7 +45,7 @@ func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e))
 type app struct {
 	stdin  io.Reader
 	stdout io.Writer
-	stderr io.Writer
+	stderr *messages
 	state  string // folder, from --state
 	began  bool   // the command line was understood
 
@@ -54,12 +54,12 @@ type app struct {
 
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	// Asked before the worker sets signals right for the scripts.
-	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, signals: heeded()}
+	a := &app{stdin: stdin, stdout: stdout, stderr: &messages{w: stderr}, signals: heeded()}
 	root := a.root()
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetErr(a.stderr)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err != nil && !a.began {
 		err = usageError(cmd, err)

@@ -16,6 +16,9 @@ func (l *local) display(r *bulkhead.Run) (stop func()) {
 	if r.Spec.Single() || r.State.Finished() {
 		return func() {}
 	}
+	if tty := l.app.stderr.terminal(); tty != nil {
+		return l.live(tty, r)
+	}
 	return l.statusLines(r)
 }
 
@@ -61,24 +64,36 @@ func statusLine(st *bulkhead.Run, m *meter) string {
 	c, total := st.Counts, st.Counts.Total()
 	parts := []string{fmt.Sprintf("run %d: %s: %d of %d done (%d%%)", st.ID, st.Shown(), c.Finished(), total,
 		c.Finished()*100/max(total, 1))}
-	for _, p := range []struct {
-		n    int64
-		what string
-	}{{c.Running, "running"}, {c.Failed, "failed"}, {c.Lost, "lost"}, {c.Cancelled, "cancelled"}} {
-		if p.n > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.what))
-		}
+	if c.Running > 0 {
+		parts = append(parts, fmt.Sprintf("%d running", c.Running))
 	}
-	if rate := m.rate(); rate > 0 {
-		parts = append(parts, fmt.Sprintf("%.3g/s", rate))
-		if left, ok := m.left(c.Queued + c.Running); ok {
-			parts = append(parts, age(left)+" left")
-		}
-	}
+	parts = append(parts, unsuccessful(c)...)
+	parts = append(parts, m.forecast(st)...)
 	if st.Reason != "" {
 		parts = append(parts, "waits: "+st.Reason)
 	}
 	return strings.Join(parts, ", ")
+}
+
+// unsuccessful says how many items ended in which other way than well.
+func unsuccessful(c bulkhead.Counts) (parts []string) {
+	for _, p := range []struct {
+		n    int64
+		what string
+	}{{c.Failed, "failed"}, {c.Lost, "lost"}, {c.Cancelled, "cancelled"}} {
+		if p.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.what))
+		}
+	}
+	return parts
+}
+
+// standing is the state of a run and, while the rest of it ends, the next one.
+func standing(r *bulkhead.Run) string {
+	if r.Ending != 0 && !r.State.Finished() {
+		return fmt.Sprintf("%s once what runs has ended", r.Ending)
+	}
+	return r.Shown().String()
 }
 
 // summary says how a batch ended and what to do about it.
@@ -141,6 +156,23 @@ func (m *meter) rate() float64 {
 		return 0
 	}
 	return max(float64(m.done[last]-m.done[0])/span, 0)
+}
+
+// forecast says how fast items end and when all have, while the run goes on.
+func (m *meter) forecast(r *bulkhead.Run) (parts []string) {
+	rate := m.rate()
+	if rate <= 0 || r.Shown() != bulkhead.RunRunning || r.Ending != 0 {
+		return nil
+	}
+	format := "%.2g/s"
+	if rate >= 10 {
+		format = "%.0f/s"
+	}
+	parts = append(parts, fmt.Sprintf(format, rate))
+	if left, ok := m.left(r.Counts.Queued + r.Counts.Running); ok {
+		parts = append(parts, age(left)+" left")
+	}
+	return parts
 }
 
 // left is how long n more items take at this rate.

@@ -187,7 +187,7 @@ func TestTheExitCodeOfARun(t *testing.T) {
 		"one script that was cancelled": {bulkhead.Run{Spec: single, State: bulkhead.RunCancelled, Counts: bulkhead.Counts{Cancelled: 1}}, 3},
 		"one script that succeeded":     {bulkhead.Run{Spec: single, State: bulkhead.RunSucceeded}, 0},
 	} {
-		a := &app{stderr: &bytes.Buffer{}}
+		a := &app{stderr: &messages{w: &bytes.Buffer{}}}
 		if got := a.report(exitOf(&c.run)); got != c.want {
 			t.Errorf("%s: %d, want %d", name, got, c.want)
 		}
@@ -213,7 +213,7 @@ func TestAnErrorIsReportedOnceWithItsHint(t *testing.T) {
 		"said, and then more": {errors.Join(exitError(3), nil), 3, ""},
 	} {
 		var stderr bytes.Buffer
-		a := &app{stderr: &stderr}
+		a := &app{stderr: &messages{w: &stderr}}
 		if got := a.report(c.err); got != c.code || stderr.String() != c.text {
 			t.Errorf("%s: %d %q, want %d %q", name, got, stderr.String(), c.code, c.text)
 		}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/charmbracelet/x/ansi"
 	"github.com/spf13/cobra"
 
 	"bulkhead.dev/bulkhead"
@@ -201,7 +202,8 @@ func age(d time.Duration) string {
 	return fmt.Sprintf("%dd", int(d.Hours())/24)
 }
 
-// printable makes text safe for a terminal line: control bytes become ·.
+// printable makes text safe for a terminal line: control bytes become ·. What
+// takes more than width columns is cut; 0 is any width.
 func printable(s string, width int) string {
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || r == '\uFFFD' || (r >= 0x80 && r < 0xa0) {
@@ -209,8 +211,8 @@ func printable(s string, width int) string {
 		}
 		return r
 	}, s)
-	if runes := []rune(s); width > 0 && len(runes) > width {
-		return string(runes[:width-1]) + "…"
+	if width > 0 {
+		return ansi.TruncateWc(s, width, "…")
 	}
 	return s
 }
