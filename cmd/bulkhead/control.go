@@ -61,7 +61,8 @@ func (a *app) retryCmd() *cobra.Command {
 		Short: "Run failed, lost or given items of a run again",
 		Long: `Run items of a run again: failed ones by default, or those that the flags and
 arguments say. Each gets one more attempt and as many retries as the run has
-left for it. Earlier attempts keep their results and output.`,
+left for it. Earlier attempts keep their results and output. A paused run stays
+paused: the items are queued, and bulkhead resume starts them.`,
 		Example: "  bulkhead retry 7 --failed\n  bulkhead retry 7 --lost\n  bulkhead retry 7 12 13",
 		Args:    atLeast("RUN"), ValidArgsFunction: a.completeRuns,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -195,10 +196,46 @@ func (a *app) retry(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, sel 
 	if err != nil {
 		return err
 	}
-	if !owner {
-		return a.say(ctx, st, r.ID)
+	if owner {
+		stays, err := a.retryPaused(ctx, st, r.ID)
+		if err != nil {
+			return err
+		}
+		if !stays {
+			return a.takeOver(ctx, st, r.ID, detach)
+		}
 	}
-	return a.takeOver(ctx, st, r.ID, detach)
+	return a.sayRetried(ctx, st, r.ID)
+}
+
+// retryPaused carries out a retry of a run that this process owns and that is
+// paused. It reports whether the run stays so; then it is owned no more.
+func (a *app) retryPaused(ctx context.Context, st *sqlite.Store, id bulkhead.RunID) (stays bool, err error) {
+	r, err := st.Run(ctx, id)
+	if err != nil || r.State != bulkhead.RunPaused {
+		return false, err
+	}
+	if err := a.carryOut(ctx, st, id); err != nil {
+		return false, err
+	}
+	if r, err = st.Run(ctx, id); err != nil || r.State != bulkhead.RunPaused {
+		return false, err // somebody else had asked to resume it
+	}
+	return true, st.Disown(id)
+}
+
+// sayRetried prints how a run stands now and, if it is paused, what starts the
+// items.
+func (a *app) sayRetried(ctx context.Context, st *sqlite.Store, id bulkhead.RunID) error {
+	if err := a.say(ctx, st, id); err != nil {
+		return err
+	}
+	r, err := st.Run(ctx, id)
+	if err != nil || r.State != bulkhead.RunPaused {
+		return err
+	}
+	fmt.Fprintf(a.stderr, "  the items are queued and wait, because the run is paused; `bulkhead resume %d` starts them\n", id)
+	return nil
 }
 
 // checkRetry refuses a retry that would do nothing, or not what was meant.

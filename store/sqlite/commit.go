@@ -107,8 +107,10 @@ func giveLease(c *sqlite.Conn, created map[bulkhead.RunID]time.Time, l *bulkhead
 }
 
 // Retry queues finished items of r again, carries out the request q with it and
-// brings r up to date. It returns how many items were queued. The caller owns
-// the run and holds no lease for the selected items.
+// brings r up to date. It returns how many items were queued. A run that was
+// finished runs then; one that is paused stays so, because somebody wanted to
+// look at it first. The caller owns the run and holds no lease for the selected
+// items.
 func (s *Store) Retry(_ context.Context, r *bulkhead.Run, q bulkhead.Request, now time.Time) (moved int64, err error) {
 	next := *r
 	sel := q.Selection
@@ -139,7 +141,7 @@ func (s *Store) Retry(_ context.Context, r *bulkhead.Run, q bulkhead.Request, no
 			next.Counts.Cancelled, next.TailCancelled = 0, false
 		}
 		next.Counts.Queued += moved
-		if moved > 0 {
+		if moved > 0 && next.State != bulkhead.RunPaused {
 			next.State, next.Reason, next.Finished, next.Held = bulkhead.RunRunning, "", time.Time{}, false
 			next.Ending = 0
 		}
