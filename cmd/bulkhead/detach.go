@@ -2,14 +2,31 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"bulkhead.dev/bulkhead"
 	"bulkhead.dev/bulkhead/store/sqlite"
 )
+
+// handOver is the standard input of a detached process: for a single script, as
+// in the foreground, what we were given to read. A terminal stays with who types
+// there. Nil is /dev/null.
+func (a *app) handOver(r *bulkhead.Run) io.Reader {
+	f, ok := a.stdin.(*os.File)
+	if !ok || !r.Spec.Single() || r.Spec.Stdin != nil {
+		return nil
+	}
+	if _, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS); err == nil {
+		return nil
+	}
+	return f
+}
 
 // detach lets a process of its own go on with a run: in its own session, so
 // that the terminal may go, and with our lock file, so that the ownership goes
@@ -29,6 +46,7 @@ func (a *app) detach(st *sqlite.Store, r *bulkhead.Run, out outputFlag) error {
 	}
 	defer says.Close()
 	cmd := exec.Command(self, "--state", st.Dir(), "continue-run", r.ID.String())
+	cmd.Stdin = a.handOver(r)
 	cmd.Stdout, cmd.Stderr = says, says
 	cmd.ExtraFiles = []*os.File{st.OwnerFile()} // becomes lockFD
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

@@ -41,7 +41,9 @@ func (a *app) runCmd() *cobra.Command {
 		Long: `Run a command once, or once for each item of an input.
 
 Without an input it behaves like the command itself: its output streams
-through, its exit code is ours, and it is kept all the same (bulkhead logs).
+through, its exit code is ours, and it is kept all the same (bulkhead logs). It
+reads what we were given to read, with -d too unless that is a terminal; in a
+loop that reads lines, write </dev/null or --stdin '' to leave them alone.
 
 With an input it runs once per item. A SOURCE is a file (one item per line,
 empty lines are skipped), - for standard input, a list a,b,c, a range 0..99 or
