@@ -73,7 +73,7 @@ goes on later. The second cancels the run.`,
 	fl.StringVar(&f.comment, "comment", "", "why; often a task number")
 	fl.IntVar(&f.limit, "limit", runtime.NumCPU(), "items at once")
 	fl.StringVar(&f.rate, "rate", "", "starts per time: `50/s`, 30/m, 10/h")
-	fl.StringArrayVar(&f.pool, "pool", nil, "`NAME[:KEY]=N`: at most N at once, of each key if it has placeholders; repeat")
+	fl.StringArrayVar(&f.pool, "pool", nil, "`NAME[:KEY]=N`: at most N at once in this process, of each key if it has placeholders; repeat")
 	fl.StringVar(&f.timeout, "timeout", "", "end an attempt after this `time`: 30s, 5m, 1d 2h")
 	fl.StringVar(&f.grace, "grace", "10s", "`time` between SIGTERM and SIGKILL")
 	fl.IntVar(&f.retries, "retries", 0, "further attempts of an item that failed or was lost")
