@@ -3,7 +3,6 @@ package output
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"time"
 )
@@ -22,6 +21,9 @@ type Following struct {
 	// the run is over. It is asked before each look, so that everything written
 	// until then is still read. Default: never.
 	Done func() bool
+	// Broken is told of a segment that cannot be read, and FollowAll goes on with
+	// the others. Default: it ends with that error.
+	Broken func(error)
 }
 
 // each calls look, now and whenever it is time, until look says that it has
@@ -49,7 +51,8 @@ func (f Following) each(ctx context.Context, look func() (over bool, err error))
 // Follow calls fn for every chunk of an attempt's output from its start on, as
 // it arrives, and returns when the attempt's end was read, when f.Done says
 // that it is over and everything was read, or with the error of fn or of ctx.
-// The attempt may be running, or not even have begun.
+// The attempt may be running, or not even have begun. Errors of what it reads
+// are those of Read.
 func Follow(ctx context.Context, dir string, a Attempt, f Following, fn func(Chunk) error) error {
 	if a.Ref.Segment == 0 {
 		return nil
@@ -67,7 +70,7 @@ func Follow(ctx context.Context, dir string, a Attempt, f Following, fn func(Chu
 			if s, err = openSegment(dir, a.Ref.Segment); errors.Is(err, fs.ErrNotExist) {
 				return false, nil
 			} else if err != nil {
-				return false, fmt.Errorf("open output: %w", err)
+				return false, a.unopened(err)
 			}
 			c = newCursor(s, a)
 		}
@@ -76,8 +79,11 @@ func Follow(ctx context.Context, dir string, a Attempt, f Following, fn func(Chu
 		err := c.each(fn)
 		return c.over || s.sealed, err
 	})
-	if err == nil && c != nil {
-		err = c.check()
+	switch {
+	case err != nil:
+		return err
+	case c == nil:
+		return a.missing()
 	}
-	return err
+	return c.check()
 }

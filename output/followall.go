@@ -25,16 +25,34 @@ const maxMerged = 64
 func FollowAll(ctx context.Context, dir string, f Following,
 	fn func(item int64, attempt int, c Chunk) error,
 ) error {
-	m := merger{dir: dir, seen: map[int64]bool{}}
+	m := merger{dir: dir, broken: f.Broken, seen: map[int64]bool{}}
 	defer m.close()
 	return f.each(ctx, func() (bool, error) { return false, m.look(ctx, fn) })
 }
 
 // merger reads all segments of a run.
 type merger struct {
-	dir  string
-	seen map[int64]bool
-	live []*feed // ascending, not read to their final end
+	dir    string
+	seen   map[int64]bool
+	live   []*feed // ascending, not read to their final end
+	broken func(error)
+}
+
+// advance is that of a feed. A segment that cannot be read has come to its end,
+// if somebody wants to hear of it.
+func (m *merger) advance(f *feed) (more bool, err error) {
+	more, err = f.advance(m.dir)
+	if err == nil {
+		return more, nil
+	}
+	err = f.broken(err)
+	if m.broken == nil {
+		return false, err
+	}
+	f.over = true
+	f.close()
+	m.broken(err)
+	return false, nil
 }
 
 func (m *merger) close() {
@@ -63,7 +81,7 @@ func (m *merger) look(ctx context.Context, fn func(int64, int, Chunk) error) err
 		if len(waiting) > 0 && len(open) < maxMerged {
 			f := waiting[0]
 			waiting = waiting[1:]
-			more, err := f.advance(m.dir)
+			more, err := m.advance(f)
 			if err != nil {
 				return err
 			}
@@ -76,7 +94,7 @@ func (m *merger) look(ctx context.Context, fn func(int64, int, Chunk) error) err
 		if err := fn(f.header.item, f.header.attempt, f.chunk); err != nil {
 			return err
 		}
-		more, err := f.advance(m.dir)
+		more, err := m.advance(f)
 		if err != nil {
 			return err
 		}
@@ -140,7 +158,7 @@ func (f *feed) advance(dir string) (bool, error) {
 			return false, nil
 		}
 		if err != nil {
-			return false, fmt.Errorf("open output: %w", err)
+			return false, err
 		}
 		f.segment, f.scan = s, newScanner(s, f.number, 0, 0)
 	}
@@ -161,6 +179,15 @@ func (f *feed) advance(dir string) (bool, error) {
 			return true, nil
 		}
 	}
+}
+
+// broken says where a segment cannot be read, and whose output is the last that
+// can.
+func (f *feed) broken(err error) error {
+	if f.header.item == 0 {
+		return fmt.Errorf("output: segment %d: %w", f.number, err)
+	}
+	return fmt.Errorf("output: segment %d, from item %d, attempt %d, on: %w", f.number, f.header.item, f.header.attempt, err)
 }
 
 // rest is how a feed waits for the next look: with little memory, and without a

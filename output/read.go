@@ -47,7 +47,7 @@ func read(dir string, a Attempt, fn func(Chunk) error) (bulkhead.OutputRef, erro
 		return bulkhead.OutputRef{}, a.missing()
 	}
 	if err != nil {
-		return bulkhead.OutputRef{}, fmt.Errorf("open output: %w", err)
+		return bulkhead.OutputRef{}, a.unopened(err)
 	}
 	defer s.Close()
 	c := newCursor(s, a)
@@ -97,7 +97,7 @@ func (c *cursor) each(fn func(Chunk) error) error {
 			return nil
 		}
 		if err != nil {
-			return err
+			return c.want.broken(off, err)
 		}
 		chunk, ok := c.take(r)
 		if c.over && !c.ended {
@@ -156,6 +156,11 @@ func (c *cursor) check() error {
 // is reports whether the record is the attempt's header.
 func (a Attempt) is(r record, h header) bool {
 	return r.kind == kindAttempt && h.item == a.Item && h.attempt == a.N
+}
+
+// unopened says whose output could not be opened.
+func (a Attempt) unopened(err error) error {
+	return fmt.Errorf("output of item %d, attempt %d: segment %d: %w", a.Item, a.N, a.Ref.Segment, err)
 }
 
 // broken says where the attempt is not what was acknowledged; err is why it

@@ -64,7 +64,7 @@ func openSealed(dir string, n int64) (*segment, error) {
 	r, err := seekable.NewReader(f, dec, seekable.WithReaderFrameCache(cache))
 	if err != nil {
 		s.Close()
-		return nil, fmt.Errorf("segment %d: %w: %w", n, ErrDamaged, err)
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	s.close = append(s.close, r.Close)
 	table, err := r.SeekTable()

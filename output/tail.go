@@ -2,8 +2,8 @@ package output
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
-	"fmt"
 	"io/fs"
 	"slices"
 
@@ -32,7 +32,7 @@ func Tail(dir string, a Attempt, lines int) ([]byte, error) {
 	}
 	ref, err := Measure(dir, a)
 	if err != nil || ref == (bulkhead.OutputRef{}) {
-		return nil, errors.Join(damaged, err)
+		return nil, cmp.Or(damaged, err)
 	}
 	a.Ref = ref
 	tail, err := tailOf(dir, a, lines)
@@ -45,7 +45,7 @@ func tailOf(dir string, a Attempt, lines int) ([]byte, error) {
 		return nil, a.missing()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open output: %w", err)
+		return nil, a.unopened(err)
 	}
 	defer s.Close()
 	head := newScanner(s, s.number, a.Ref.Offset, a.Ref.Offset+a.Ref.Length)

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,7 +31,9 @@ func (a *app) logsCmd() *cobra.Command {
 What a script wrote to its standard output goes to standard output, the rest to
 standard error. With more than one item each line begins with the item's number.
 Without -f the items come in order; with -f lines come as they are written,
-until the run is over or Ctrl-C.`,
+until the run is over or Ctrl-C.
+
+What cannot be read is named and left out; the exit code is then 125.`,
 		Example: `  bulkhead logs 7 12
   bulkhead logs 7 -f
   bulkhead logs 7 --failed`,
@@ -82,7 +85,7 @@ func (a *app) logs(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, items
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return exitError(exitInterrupted)
 	}
-	return err
+	return cmp.Or(err, l.unreadable())
 }
 
 // check refuses flags that do not go together, rather than ignore one.
@@ -117,6 +120,25 @@ type logReader struct {
 	flags    logsFlags
 	dir      string
 	prefixed bool
+	unread   int // how often output could not be read
+}
+
+// cannotRead says what cannot be read, and lets the caller go on: output of which
+// a part is damaged must not keep the rest from who looks for a reason.
+func (l *logReader) cannotRead(err error) {
+	l.unread++
+	fmt.Fprintf(l.app.stderr, "bulkhead: %v\n", err)
+	if hint := bulkhead.HintOf(err); hint != "" && l.unread == 1 {
+		fmt.Fprintf(l.app.stderr, "  %s\n", hint)
+	}
+}
+
+// unreadable is the end of a command that could not print everything.
+func (l *logReader) unreadable() error {
+	if l.unread == 0 {
+		return nil
+	}
+	return exitError(exitInternal)
 }
 
 // of says where the output of an attempt is.
@@ -135,8 +157,21 @@ func (l *logReader) print(ctx context.Context, it bulkhead.ItemStatus) error {
 	}
 	p := newLinePrinter(l, it.Index)
 	p.skip = l.beforeTail(at)
-	err = output.Read(l.dir, of(at), p.chunk)
-	return errors.Join(err, p.end(at))
+	return errors.Join(l.read(at, p), p.end(at))
+}
+
+// read gives what an attempt wrote to p. Its error is that of printing.
+func (l *logReader) read(at bulkhead.Attempt, p *linePrinter) error {
+	return l.printed(p, output.Read(l.dir, of(at), p.chunk))
+}
+
+// printed tells of an error of the output, and returns one of printing it.
+func (l *logReader) printed(p *linePrinter, err error) error {
+	if err == nil || p.failed != nil {
+		return p.failed
+	}
+	l.cannotRead(err)
+	return nil
 }
 
 // pick is the attempt to print.
@@ -191,9 +226,10 @@ func (l *logReader) printTail(at bulkhead.Attempt, lines int) error {
 	if len(tail) > 0 && !bytes.HasSuffix(tail, []byte("\n")) {
 		tail = append(tail, '\n')
 	}
-	if _, werr := l.app.stdout.Write(tail); werr != nil {
-		return werr
+	if err != nil {
+		l.cannotRead(err)
 	}
+	_, err = l.app.stdout.Write(tail)
 	return err
 }
 
@@ -258,7 +294,7 @@ func (l *logReader) over(ctx context.Context, item int64) func() bool {
 func (l *logReader) followRun(ctx context.Context) error {
 	l.prefixed = true
 	printers := map[int64]*linePrinter{}
-	err := output.FollowAll(ctx, l.dir, output.Following{Done: l.over(ctx, 0)}, func(item int64, _ int, c output.Chunk) error {
+	err := output.FollowAll(ctx, l.dir, output.Following{Done: l.over(ctx, 0), Broken: l.cannotRead}, func(item int64, _ int, c output.Chunk) error {
 		p := printers[item]
 		if p == nil {
 			if len(printers) >= 4096 {
@@ -305,8 +341,7 @@ func (l *logReader) followItem(ctx context.Context, item int64) error {
 			if at.State != bulkhead.ItemRunning {
 				ended = func() bool { return true }
 			}
-			err := output.Follow(ctx, l.dir, of(at), output.Following{Done: ended}, p.chunk)
-			if err := errors.Join(err, p.flush()); err != nil {
+			if err := l.followAttempt(ctx, at, ended, p); err != nil {
 				return err
 			}
 			continue
@@ -322,6 +357,21 @@ func (l *logReader) followItem(ctx context.Context, item int64) error {
 	}
 }
 
+// followAttempt follows one attempt until it has ended.
+func (l *logReader) followAttempt(ctx context.Context, at bulkhead.Attempt, ended func() bool, p *linePrinter) error {
+	err := output.Follow(ctx, l.dir, of(at), output.Following{Done: ended}, p.chunk)
+	if ctx.Err() != nil {
+		return errors.Join(err, p.flush())
+	}
+	err = l.printed(p, err)
+	if err == nil && !p.began && at.State == bulkhead.ItemRunning {
+		// Nothing came of what ran when we looked. If it has written something all
+		// the same, that is missing, and read says so.
+		err = l.printBetween(ctx, at.Item, at.N-1, at.N+1)
+	}
+	return errors.Join(err, p.flush())
+}
+
 // printBetween prints the attempts after one and before another, which began
 // and ended between two looks.
 func (l *logReader) printBetween(ctx context.Context, item int64, after, before int) error {
@@ -329,7 +379,7 @@ func (l *logReader) printBetween(ctx context.Context, item int64, after, before 
 	for _, at := range all {
 		if at.N > after && at.N < before && err == nil {
 			p := newLinePrinter(l, item)
-			err = errors.Join(output.Read(l.dir, of(at), p.chunk), p.flush())
+			err = errors.Join(l.read(at, p), p.flush())
 		}
 	}
 	return err
@@ -356,6 +406,8 @@ type linePrinter struct {
 	mid    [2]bool // the stream is within a line
 	skip   int     // lines that are not printed
 	cut    int64   // bytes that were not kept
+	began  bool    // there was output
+	failed error   // why it cannot be printed
 }
 
 // outOf is the stream of a chunk, as an index.
@@ -378,18 +430,19 @@ func (p *linePrinter) chunk(c output.Chunk) error {
 	if c.Dropped > 0 && p.cut == 0 {
 		fmt.Fprintf(p.reader.app.stderr, "%s… bulkhead: the output is cut from here on (--max-output)\n", p.head)
 	}
+	p.began = true
 	p.cut += c.Dropped // a cut is told in several parts while it grows
 	i := outOf(c)
-	if err := p.write(p.outs[i], &p.mid[i], c); err != nil {
-		return err
-	}
-	return p.outs[i].Flush()
+	p.write(p.outs[i], &p.mid[i], c)
+	p.failed = p.outs[i].Flush()
+	return p.failed
 }
 
-func (p *linePrinter) write(w *bufio.Writer, mid *bool, c output.Chunk) error {
+// write fills w; its Flush reports what went wrong.
+func (p *linePrinter) write(w *bufio.Writer, mid *bool, c output.Chunk) {
 	if p.head == "" && !p.reader.flags.times && p.skip == 0 {
-		_, err := w.Write(c.Data)
-		return err
+		_, _ = w.Write(c.Data)
+		return
 	}
 	for data := c.Data; len(data) > 0; {
 		line, rest, whole := bytes.Cut(data, []byte("\n"))
@@ -401,7 +454,7 @@ func (p *linePrinter) write(w *bufio.Writer, mid *bool, c output.Chunk) error {
 			continue
 		}
 		if !*mid {
-			_, _ = w.WriteString(p.head) // Flush reports what went wrong
+			_, _ = w.WriteString(p.head)
 			if p.reader.flags.times {
 				_, _ = w.WriteString(c.At.UTC().Format("2006-01-02T15:04:05.000Z "))
 			}
@@ -412,7 +465,6 @@ func (p *linePrinter) write(w *bufio.Writer, mid *bool, c output.Chunk) error {
 		}
 		*mid = !whole
 	}
-	return nil
 }
 
 // flush ends unfinished lines, so that the next item begins on its own.
