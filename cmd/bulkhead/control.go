@@ -85,22 +85,55 @@ paused: the items are queued, and bulkhead resume starts them.`,
 	return cmd
 }
 
-// unfinished refuses what makes no sense for a finished run.
-func unfinished(r *bulkhead.Run) error {
-	if !r.State.Finished() && r.State != bulkhead.RunAccepting {
-		return nil
-	}
-	hint := fmt.Sprintf("bulkhead retry %d runs items of it again", r.ID)
+// unfinished refuses what makes no sense for a run that is finished, or that has
+// not got all of its items yet.
+func unfinished(st *sqlite.Store, r *bulkhead.Run) error {
 	if r.State == bulkhead.RunAccepting {
-		hint = fmt.Sprintf("it is still reading its input; bulkhead rm %d removes it if nothing does", r.ID)
+		return accepting(st, r)
 	}
-	return &bulkhead.Error{Code: bulkhead.CodeConflict, Message: fmt.Sprintf("run %d is %s already", r.ID, r.State), Hint: hint}
+	if r.State.Finished() {
+		return finished(r)
+	}
+	return nil
+}
+
+func finished(r *bulkhead.Run) error {
+	return &bulkhead.Error{Code: bulkhead.CodeConflict, Message: fmt.Sprintf("run %d is %s already", r.ID, r.State),
+		Hint: fmt.Sprintf("bulkhead retry %d runs items of it again", r.ID)}
+}
+
+// accepting says of a run that accepts items whether somebody still reads them,
+// and what to do.
+func accepting(st *sqlite.Store, r *bulkhead.Run) error {
+	owned, err := st.Owned(r.ID)
+	if err != nil {
+		return err
+	}
+	if owned {
+		return stillReading(r)
+	}
+	return &bulkhead.Error{Code: bulkhead.CodeConflict, Message: fmt.Sprintf("run %d was cut off while reading its input", r.ID),
+		Hint: "nothing of it ran; " + afterCutOff(r)}
+}
+
+func stillReading(r *bulkhead.Run) error {
+	return &bulkhead.Error{Code: bulkhead.CodeConflict, Message: fmt.Sprintf("run %d is still reading its input", r.ID),
+		Hint: "wait for it, or end it where it was started: nothing of it ran"}
+}
+
+// afterCutOff is what can be done about a run whose process died while it read
+// the input.
+func afterCutOff(r *bulkhead.Run) string {
+	if src := unreadable(&r.Spec); src != nil {
+		return fmt.Sprintf("its input cannot be read again (%s): `bulkhead rm %d`, and run it again", src.From, r.ID)
+	}
+	return fmt.Sprintf("`bulkhead resume %d` reads on", r.ID)
 }
 
 // ask asks something of a run, waits until it is done and prints how it stands.
-func (a *app) ask(ctx context.Context, arg string, q bulkhead.Request, allowed func(*bulkhead.Run) error) error {
+func (a *app) ask(ctx context.Context, arg string, q bulkhead.Request, allowed func(*sqlite.Store, *bulkhead.Run) error) error {
 	return a.withRun(ctx, arg, func(st *sqlite.Store, r *bulkhead.Run) error {
-		if err := allowed(r); err != nil {
+		if err := allowed(st, r); err != nil {
 			return err
 		}
 		owner, err := a.deliver(ctx, st, r, q)
@@ -187,7 +220,7 @@ func (a *app) carryOut(ctx context.Context, st *sqlite.Store, id bulkhead.RunID)
 
 func (a *app) retry(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, sel bulkhead.Selection, detach bool) error {
 	if r.State == bulkhead.RunAccepting {
-		return unfinished(r)
+		return accepting(st, r)
 	}
 	if err := checkRetry(ctx, st, r, sel); err != nil {
 		return err

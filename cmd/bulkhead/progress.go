@@ -105,6 +105,10 @@ func (a *app) summary(r *bulkhead.Run) {
 		}
 		return
 	}
+	if r.State == bulkhead.RunAccepting {
+		fmt.Fprintf(a.stderr, "run %d: %s\n", r.ID, r.Reason)
+		return
+	}
 	if c.Total() == 0 {
 		fmt.Fprintf(a.stderr, "run %d: %s: 0 items: the input is empty\n", r.ID, r.State)
 		return

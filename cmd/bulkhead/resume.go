@@ -29,7 +29,9 @@ started, nobody saw the end) and are not run again unless the run has --retries
 or bulkhead retry --lost says so. Nothing else runs twice.
 
 Input files are read again and compared; if they changed since the run was
-accepted, the run is refused. --accepted goes on with the items as accepted.`,
+accepted, the run is refused. --accepted goes on with the items as accepted. If
+one of several inputs cannot be read again, such as standard input, none is
+compared.`,
 		Example: "  bulkhead resume 7\n  bulkhead resume -d 7",
 		Args:    exactly("RUN"), ValidArgsFunction: a.completeRuns,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -65,10 +67,10 @@ func (a *app) takeOver(ctx context.Context, st *sqlite.Store, id bulkhead.RunID,
 
 func (a *app) resume(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, detach, accepted bool) error {
 	if r.State.Finished() {
-		return unfinished(r)
+		return finished(r)
 	}
 	if r.State == bulkhead.RunAccepting {
-		return a.resumeAccepting(ctx, st, r, detach)
+		return a.resumeAccepting(ctx, st, r, detach, accepted)
 	}
 	if !accepted {
 		if err := a.compareInput(&r.Spec, r.Hash, -1, r.Counts.Total()); err != nil {
@@ -149,13 +151,22 @@ func (a *app) ownSoon(ctx context.Context, st *sqlite.Store, id bulkhead.RunID) 
 	}
 }
 
+// unreadable is a source that cannot be read from its start again; nil if all can.
+func unreadable(spec *bulkhead.Spec) *bulkhead.Source {
+	for i, src := range spec.Inputs {
+		if !plan.Rereadable(src, plan.Options{Dir: spec.InputDir}) {
+			return &spec.Inputs[i]
+		}
+	}
+	return nil
+}
+
 // resumeAccepting reads on where accepting was cut off.
-func (a *app) resumeAccepting(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, detach bool) error {
+func (a *app) resumeAccepting(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, detach, accepted bool) error {
 	if own, err := a.ownSoon(ctx, st, r.ID); err != nil {
 		return err
 	} else if !own {
-		return &bulkhead.Error{Code: bulkhead.CodeConflict, Message: fmt.Sprintf("run %d is still reading its input", r.ID),
-			Hint: "wait for it, or bulkhead ls to see how far it is"}
+		return stillReading(r)
 	}
 	// Its last owner may have come further since we looked.
 	r, err := st.Run(ctx, r.ID)
@@ -163,7 +174,12 @@ func (a *app) resumeAccepting(ctx context.Context, st *sqlite.Store, r *bulkhead
 		return err
 	}
 	if r.State != bulkhead.RunAccepting {
-		return a.resume(ctx, st, r, detach, false)
+		return a.resume(ctx, st, r, detach, accepted)
+	}
+	if accepted {
+		return &bulkhead.Error{Code: bulkhead.CodeConflict,
+			Message: fmt.Sprintf("run %d was cut off before all of its items were accepted, so --accepted does not say which to run", r.ID),
+			Hint:    afterCutOff(r)}
 	}
 	sum, stored := plan.NewSum(r.Spec.Columns), int64(0)
 	err = st.Accepted(ctx, r.ID, func(it bulkhead.Item) {
@@ -173,12 +189,10 @@ func (a *app) resumeAccepting(ctx context.Context, st *sqlite.Store, r *bulkhead
 	if err != nil {
 		return err
 	}
-	for _, src := range r.Spec.Inputs {
-		if !plan.Rereadable(src, plan.Options{Dir: r.Spec.InputDir}) {
-			return &bulkhead.Error{Code: bulkhead.CodeConflict,
-				Message: fmt.Sprintf("run %d was cut off after %d items of an input that cannot be read again (%s)", r.ID, stored, src.From),
-				Hint:    fmt.Sprintf("nothing of it ran; bulkhead rm %d, and run it again", r.ID)}
-		}
+	if src := unreadable(&r.Spec); src != nil {
+		return &bulkhead.Error{Code: bulkhead.CodeConflict,
+			Message: fmt.Sprintf("run %d was cut off after %d items of an input that cannot be read again (%s)", r.ID, stored, src.From),
+			Hint:    fmt.Sprintf("nothing of it ran; bulkhead rm %d, and run it again", r.ID)}
 	}
 	if err := a.compareInput(&r.Spec, sum.Hash(), stored, stored); err != nil {
 		return err

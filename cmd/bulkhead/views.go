@@ -129,7 +129,7 @@ func checkOwner(st *sqlite.Store, r *bulkhead.Run) error {
 		return err
 	}
 	if r.State == bulkhead.RunAccepting {
-		r.Reason = fmt.Sprintf("cut off while reading its input; `bulkhead resume %d` reads on", r.ID)
+		r.Reason = "cut off while reading its input; " + afterCutOff(r)
 		return nil
 	}
 	r.Held = true
