@@ -141,23 +141,8 @@ func showRun(w io.Writer, r *bulkhead.Run) error {
 	line("Items", "%d: %d queued, %d running, %d succeeded, %d failed, %d lost, %d cancelled",
 		c.Total(), c.Queued, c.Running, c.Succeeded, c.Failed, c.Lost, c.Cancelled)
 	line("Limit", "%d at once", r.Limit)
-	optional("Rate", s.Rate.String())
-	for _, p := range s.Pools {
-		name := p.Name
-		if p.Key != "" {
-			name += ":" + p.Key
-		}
-		line("Pool", "%s, %d at once", name, p.Slots)
-	}
-	optional("Halt", s.Halt.String())
-	for name, d := range map[string]time.Duration{"Timeout": s.Timeout} {
-		if d > 0 {
-			line(name, "%s", d)
-		}
-	}
-	if s.Retries > 0 {
-		line("Retries", "%d, after %s and longer", s.Retries, s.RetryDelay)
-	}
+	showLimits(&s, line)
+	showAttempts(&s, line)
 	line("Created", "%s", r.Created.Format(time.RFC3339))
 	if !r.Started.IsZero() {
 		line("Started", "%s", r.Started.Format(time.RFC3339))
@@ -169,6 +154,56 @@ func showRun(w io.Writer, r *bulkhead.Run) error {
 		line("Exit code", "%d", r.ExitCode)
 	}
 	return tw.Flush()
+}
+
+// showLimits prints what was set of the limits of a run.
+func showLimits(s *bulkhead.Spec, line func(name, format string, args ...any)) {
+	if s.Rate.Count > 0 {
+		line("Rate", "%s", s.Rate)
+	}
+	for _, p := range s.Pools {
+		name := p.Name
+		if p.Key != "" {
+			name += ":" + p.Key
+		}
+		line("Pool", "%s, %d at once", name, p.Slots)
+	}
+	if s.Halt != (bulkhead.Halt{}) {
+		line("Halt", "%s", s.Halt)
+	}
+	if s.Canary > 0 {
+		line("Canary", "%d items", s.Canary)
+	}
+	if s.Priority != 0 {
+		line("Priority", "%d", s.Priority)
+	}
+}
+
+// showAttempts prints what was set of an attempt. Of the environment it names the
+// variables only: a value may be a secret.
+func showAttempts(s *bulkhead.Spec, line func(name, format string, args ...any)) {
+	if s.Timeout > 0 {
+		line("Timeout", "%s", s.Timeout)
+	}
+	if s.Grace != 0 && s.Grace != bulkhead.DefaultGrace {
+		line("Grace", "%s", s.Grace)
+	}
+	if s.Retries > 0 {
+		line("Retries", "%d, after %s and longer", s.Retries, s.RetryDelay)
+	}
+	if s.MaxOutput != 0 && s.MaxOutput != bulkhead.DefaultMaxOutput {
+		line("Max output", "%d bytes per attempt", s.MaxOutput)
+	}
+	if len(s.Env) > 0 {
+		names := make([]string, len(s.Env))
+		for i, v := range s.Env {
+			names[i] = nameOf(v)
+		}
+		line("Environment", "%s", strings.Join(names, " "))
+	}
+	if s.Stdin != nil {
+		line("Stdin", "%s", shellLine([]string{*s.Stdin}))
+	}
 }
 
 // parseRun reads a run's number.
