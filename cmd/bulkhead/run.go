@@ -274,9 +274,22 @@ func (f *runFlags) rest(cmd *cobra.Command, spec *bulkhead.Spec, given func(stri
 	if cmd.Flags().Changed("stdin") {
 		spec.Stdin = &f.stdin
 	}
-	for text, to := range map[*string]*string{&f.name: &spec.Name, &f.comment: &spec.Comment, &f.dir: &spec.Dir} {
-		if *text != "" {
-			*to = *text
+	return f.texts(cmd, spec)
+}
+
+// texts reads the flags that are text. What is given empty takes the place of
+// what the run file says, too.
+func (f *runFlags) texts(cmd *cobra.Command, spec *bulkhead.Spec) (err error) {
+	for _, t := range []struct {
+		name, value string
+		to          *string
+	}{{"name", f.name, &spec.Name}, {"comment", f.comment, &spec.Comment}, {"dir", f.dir, &spec.Dir}} {
+		if cmd.Flags().Changed(t.name) {
+			*t.to = t.value
+		}
+		// The spec is stored as JSON, which would change such bytes without a word.
+		if !utf8.ValidString(*t.to) {
+			return usage("", "--%s %q is not UTF-8", t.name, *t.to)
 		}
 	}
 	if spec.Name == "" {
