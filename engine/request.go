@@ -20,16 +20,15 @@ func (e *Engine) look(ctx context.Context, force bool) {
 // lookForRequests carries out what others asked of our runs. Without force it
 // looks only if somebody else wrote to the store.
 func (e *Engine) lookForRequests(ctx context.Context, force bool) error {
-	changed, err := e.opts.Store.Changed()
-	if err != nil {
-		return fmt.Errorf("look for requests: %w", err)
-	}
+	changed, unsure := e.opts.Store.Changed()
 	if force {
 		e.probe(true)
 	}
 	if !changed && !force {
-		return nil
+		return unsure
 	}
+	// Also when the store is not what it should be: that somebody cancels the run
+	// may still come through.
 	for _, r := range e.runs {
 		requests, err := e.opts.Store.Requests(ctx, r.ID)
 		if err != nil {
@@ -41,7 +40,7 @@ func (e *Engine) lookForRequests(ctx context.Context, force bool) error {
 			}
 		}
 	}
-	return nil
+	return unsure
 }
 
 // carryOut does what a request asks and removes it, in one transaction. What a

@@ -216,9 +216,11 @@ func (e *Engine) holdLocked(reason string) {
 		}
 		e.nextProbe = now.Add(e.probePause)
 	}
+	news := e.hold != reason
 	e.hold = reason
 	for _, r := range e.runs {
-		if r.State == bulkhead.RunRunning {
+		// What is looked at ten times a second is not written as often.
+		if r.State == bulkhead.RunRunning && (news || !r.Held) {
 			r.Held, r.wait, r.dirty = true, reason, true
 		}
 	}

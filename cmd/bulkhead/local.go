@@ -121,7 +121,12 @@ func (l *local) prepare(r *bulkhead.Run) (err error) {
 	l.engine = engine.New(engine.Options{
 		Store:   l.store,
 		Workers: l.grow,
-		Probe:   reserve.take,
+		Probe: func() error {
+			if err := l.store.InPlace(); err != nil {
+				return err
+			}
+			return reserve.take()
+		},
 		Relieve: reserve.give,
 		Lost:    l.measure,
 	})
@@ -160,7 +165,18 @@ func (l *local) own(r *bulkhead.Run) error {
 		return err
 	}
 	l.dropReserve(r.ID)
-	return l.checkPassed(r, l.finish(r))
+	return l.checkPassed(r, l.checkKept(r, l.finish(r)))
+}
+
+// checkKept is the exit code of a run, unless it is 0 and its results went into a
+// database that is not in the state folder any more.
+func (l *local) checkKept(r *bulkhead.Run, code error) error {
+	err := l.store.InPlace()
+	if err == nil {
+		return code
+	}
+	fmt.Fprintf(l.app.stderr, "bulkhead: results and output of run %d are lost: %v\n", r.ID, err)
+	return cmp.Or[error](code, exitError(exitInternal))
 }
 
 // dropReserve removes what prepare took.
@@ -265,10 +281,13 @@ func (l *local) attempt(a *engine.Assignment, out *output.Writer) bulkhead.Resul
 // on behalf of an attempt that was told to stop: of that it keeps what is there.
 func (l *local) end(ctx context.Context, lease bulkhead.Lease, out *output.Writer) bulkhead.OutputRef {
 	for {
-		if l.engine.Held() == "" || ctx.Err() != nil {
+		if !l.mustWait() || ctx.Err() != nil {
 			ref, err := out.End()
 			if err == nil {
 				return ref
+			}
+			if l.store.InPlace() != nil {
+				return l.measure(lease)
 			}
 			l.engine.Hold(fmt.Sprintf("output: %v", err))
 		}
@@ -279,6 +298,11 @@ func (l *local) end(ctx context.Context, lease bulkhead.Lease, out *output.Write
 		}
 	}
 }
+
+// mustWait: output waits until the run is held no more. A state folder that was
+// removed does not come back, so nothing waits for that: scripts go on to their
+// end, as well as their output can be kept.
+func (l *local) mustWait() bool { return l.engine.Held() != "" && l.store.InPlace() == nil }
 
 // measure finds the output of an attempt that nobody has ended. What cannot be
 // measured is only not shown.
@@ -343,7 +367,7 @@ func (s *sink) Write(stream int, at time.Time, p []byte) error {
 	switch {
 	case err == nil:
 		return nil
-	case s.ctx.Err() != nil: // the script was told to stop, and so are we
+	case s.ctx.Err() != nil, s.local.store.InPlace() != nil: // told to stop, or there is no place for it
 		if !again {
 			s.dropped += int64(len(p))
 		}
@@ -360,10 +384,10 @@ func (s *sink) Write(stream int, at time.Time, p []byte) error {
 var errHeld = errors.New("the run is held")
 
 func (s *sink) held() error {
-	if s.local.engine.Held() == "" {
-		return nil
+	if s.local.mustWait() {
+		return errHeld
 	}
-	return errHeld
+	return nil
 }
 
 // copy passes output through. That our reader is gone must not end the script:

@@ -52,9 +52,22 @@ type Store struct {
 	owners *os.File // lock file, see Own
 	turns  *os.File // the same file, opened for this process alone, see takeTurn
 
+	file file // that was opened
+
 	mu      sync.Mutex
 	conn    *sqlite.Conn
 	version int64 // data_version at the last Changed
+}
+
+// file tells one file from every other.
+type file struct{ device, inode uint64 }
+
+func fileAt(path string) (file, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return file{}, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return file{st.Dev, st.Ino}, nil
 }
 
 // Open opens the store in dir. The folder is made, readable by its owner only.
@@ -76,7 +89,7 @@ func Open(ctx context.Context, dir string) (_ *Store, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open lock file: %w", err)
 	}
-	path := filepath.Join(dir, "bulkhead.db")
+	path := s.path()
 	if err := makePrivate(path); err != nil {
 		return nil, err
 	}
@@ -84,6 +97,9 @@ func Open(ctx context.Context, dir string) (_ *Store, err error) {
 	s.conn, err = sqlite.OpenConn(path, sqlite.OpenReadWrite|sqlite.OpenCreate)
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", path, err)
+	}
+	if s.file, err = fileAt(path); err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
 	}
 	if err := s.prepare(ctx); err != nil {
 		return nil, fmt.Errorf("open store %s: %w", path, s.explain(err))
@@ -205,6 +221,24 @@ func (s *Store) Close() error {
 // Dir is the state folder.
 func (s *Store) Dir() string { return s.dir }
 
+func (s *Store) path() string { return filepath.Join(s.dir, "bulkhead.db") }
+
+// InPlace returns an error when what stands in the state folder is not the
+// database that is open: somebody has removed or replaced it, and what is
+// committed from now on is in a file that nobody will find.
+func (s *Store) InPlace() error {
+	now, err := fileAt(s.path())
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s was removed while it was in use: what happens from now on is kept nowhere", s.path())
+	case err != nil:
+		return err
+	case now != s.file:
+		return fmt.Errorf("%s was replaced while it was in use: what happens from now on is kept nowhere", s.path())
+	}
+	return nil
+}
+
 // write runs fn in a transaction that is on disk when write returns nil, and
 // never happened when it returns an error.
 func (s *Store) write(fn func(*sqlite.Conn) error) (err error) {
@@ -244,8 +278,12 @@ func (s *Store) explain(err error) error {
 }
 
 // Changed reports whether another connection committed something since the
-// last call. It costs microseconds and no disk access.
+// last call. It costs microseconds and no disk access. Its error may be that of
+// InPlace.
 func (s *Store) Changed() (changed bool, err error) {
+	if err := s.InPlace(); err != nil {
+		return false, err
+	}
 	err = s.read(func(c *sqlite.Conn) error {
 		v, err := queryInt(c, "PRAGMA data_version")
 		changed, s.version = v != s.version, v

@@ -151,3 +151,33 @@ func TestAResultWithoutItsLeaseIsRefusedWithAllThatCameWithIt(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestAStoreWhoseFileIsGoneSaysSo(t *testing.T) {
+	for name, replace := range map[string]func(path string) error{
+		"removed": os.Remove,
+		"replaced": func(path string) error {
+			if err := os.Rename(path, path+".old"); err != nil {
+				return err
+			}
+			return os.WriteFile(path, nil, 0o600)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			st, err := sqlite.Open(t.Context(), dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer st.Close()
+			if _, err := st.Changed(); err != nil {
+				t.Fatal(err)
+			}
+			if err := replace(filepath.Join(dir, "bulkhead.db")); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := st.Changed(); err == nil || !strings.Contains(err.Error(), "was "+name) {
+				t.Errorf("Changed: %v, want that the file was %s", err, name)
+			}
+		})
+	}
+}
