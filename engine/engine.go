@@ -67,6 +67,10 @@ type Options struct {
 	// Lost gives what is known of an attempt whose owner died, such as the
 	// output it left; default: nothing.
 	Lost func(bulkhead.Lease) bulkhead.OutputRef
+	// Room is how many attempts this process can have at once, whatever the limit
+	// of a run says; 0: any number. RoomReason says why, in a few words.
+	Room       int
+	RoomReason string
 	// Workers is told how many workers the runs can use whenever that changes.
 	Workers func(n int)
 	// Ended is told of every attempt once its result is durable.
@@ -397,8 +401,18 @@ func (e *Engine) snapshot(now time.Time) Snapshot {
 	}
 	for i, r := range e.runs {
 		s.Runs[i] = r.view(e.draining)
+		if e.tooMany(s.Runs[i].Limit) {
+			s.Runs[i].Limit, s.Runs[i].LimitReason = e.opts.Room, e.roomReason(r.Limit)
+		}
 	}
 	return s
+}
+
+// tooMany reports whether there is no room for so many attempts at once.
+func (e *Engine) tooMany(limit int) bool { return e.opts.Room > 0 && limit > e.opts.Room }
+
+func (e *Engine) roomReason(limit int) string {
+	return fmt.Sprintf("limit: %d at once, not %d: %s", e.opts.Room, limit, e.opts.RoomReason)
 }
 
 // Adopt makes the engine responsible for a run that this process owns. What its
@@ -454,6 +468,9 @@ func (e *Engine) tellWorkers() {
 	n := 0
 	for _, r := range e.runs {
 		n += int(min(int64(r.Limit), r.Counts.Queued+r.Counts.Running))
+	}
+	if e.tooMany(n) {
+		n = e.opts.Room
 	}
 	changed := n != e.workers
 	e.workers = n

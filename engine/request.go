@@ -58,6 +58,9 @@ func (e *Engine) carryOut(ctx context.Context, r *run, q bulkhead.Request) error
 	switch {
 	case q.Kind == bulkhead.RequestLimit:
 		r.Limit = q.Limit
+		if e.tooMany(q.Limit) {
+			r.wait = e.roomReason(q.Limit) // for whoever asked; it may not be decided before they look
+		}
 	case q.Kind == bulkhead.RequestPause && active:
 		r.State, r.Reason = bulkhead.RunPaused, "paused by "+q.By
 	case q.Kind == bulkhead.RequestResume && active:

@@ -154,11 +154,26 @@ func (a *attempt) fork(files []uintptr) error {
 		exec()
 	}
 	if err != nil {
-		return err
+		return scarce(err, files)
 	}
 	a.pid = pid
 	a.leader.Store(int32(pid))
 	return nil
+}
+
+// scarce gives a lack of files its name. Before exec the child duplicates its
+// files to descriptors above all of them, and Linux calls one that is beyond the
+// limit a bad one (dup3(2)).
+func scarce(err error, files []uintptr) error {
+	var lim unix.Rlimit
+	if !errors.Is(err, unix.EBADF) || unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) != nil {
+		return err
+	}
+	const above = 2 // the child's own pipe, and the first of those above it
+	if highest := slices.Max(files) + uintptr(len(files)) + above; uint64(highest) < lim.Cur {
+		return err
+	}
+	return unix.EMFILE
 }
 
 // lookup is the key of a resolved command.

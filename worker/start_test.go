@@ -129,24 +129,56 @@ func TestAScriptThatIsStillOpenForWritingIsTriedAgain(t *testing.T) {
 
 func TestTooManyOpenFilesSaysSo(t *testing.T) {
 	w := newWorker(t)
-	var old unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
-		t.Fatal(err)
-	}
 	fd, err := unix.Dup(0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	unix.Close(fd)
-	few := unix.Rlimit{Cur: uint64(fd), Max: old.Max}
-	if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, &few, nil); err != nil {
-		t.Fatal(err)
-	}
-	r := w.Run(t.Context(), sh("exit 0"), newOutput())
-	if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, &old, nil); err != nil {
-		t.Fatal(err)
-	}
+	r := withFiles(t, fd, func() bulkhead.Result { return w.Run(t.Context(), sh("exit 0"), newOutput()) })
 	if r.How != bulkhead.HowStart || !strings.Contains(r.Error, "ulimit -n") {
 		t.Errorf("%+v", r)
 	}
+}
+
+// The child cannot duplicate its files above the highest of them: EBADF.
+func TestAFileJustBelowTheLimitSaysSo(t *testing.T) {
+	w := newWorker(t)
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	fd, err := unix.FcntlInt(null.Fd(), unix.F_DUPFD_CLOEXEC, 500)
+	if err != nil {
+		t.Fatal(err)
+	}
+	high := os.NewFile(uintptr(fd), os.DevNull)
+	defer high.Close()
+	job := sh("exit 0")
+	job.StdinFile = high
+	r := withFiles(t, fd+1, func() bulkhead.Result { return w.Run(t.Context(), job, newOutput()) })
+	if r.How != bulkhead.HowStart || !strings.Contains(r.Error, "ulimit -n") {
+		t.Errorf("%+v", r)
+	}
+	if r := w.Run(t.Context(), job, newOutput()); r.State != bulkhead.ItemSucceeded {
+		t.Errorf("with more room: %+v", r)
+	}
+}
+
+// withFiles runs a script while this process may open files below n only.
+func withFiles(t *testing.T, n int, run func() bulkhead.Result) bulkhead.Result {
+	t.Helper()
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	few := unix.Rlimit{Cur: uint64(n), Max: old.Max}
+	if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, &few, nil); err != nil {
+		t.Fatal(err)
+	}
+	r := run()
+	if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, &old, nil); err != nil {
+		t.Fatal(err)
+	}
+	return r
 }

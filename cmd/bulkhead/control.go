@@ -39,8 +39,10 @@ func (a *app) cancelCmd() *cobra.Command {
 
 func (a *app) limitCmd() *cobra.Command {
 	return &cobra.Command{
-		Use:     "limit RUN N",
-		Short:   "Change how many items of a run may run at once",
+		Use:   "limit RUN N",
+		Short: "Change how many items of a run may run at once",
+		Long: `Change how many items of a run may run at once. The process that runs it uses
+as many as its ulimit -n allows, and says so in the reason.`,
 		Example: "  bulkhead limit 7 2",
 		Args:    exactly("RUN", "N"), ValidArgsFunction: a.completeRuns,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -223,6 +225,9 @@ func (a *app) retry(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, sel 
 		return accepting(st, r)
 	}
 	if err := checkRetry(ctx, st, r, sel); err != nil {
+		return err
+	}
+	if err := checkFilesOf(st, r); err != nil {
 		return err
 	}
 	owner, err := a.deliver(ctx, st, r, bulkhead.Request{Kind: bulkhead.RequestRetry, Selection: sel})

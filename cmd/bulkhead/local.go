@@ -118,9 +118,12 @@ func (l *local) prepare(r *bulkhead.Run) (err error) {
 	}
 	reserve := l.reserve(r.ID)
 	l.wg.Go(func() { _ = reserve.take() }) // without it a full disk is only told of later
+	items, files := room()
 	l.engine = engine.New(engine.Options{
-		Store:   l.store,
-		Workers: l.grow,
+		Store:      l.store,
+		Room:       max(items, 1),
+		RoomReason: fmt.Sprintf("ulimit -n is %d where it runs", files),
+		Workers:    l.grow,
 		Probe: func() error {
 			if err := l.store.InPlace(); err != nil {
 				return err

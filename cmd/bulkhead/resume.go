@@ -72,6 +72,9 @@ func (a *app) resume(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, det
 	if r.State == bulkhead.RunAccepting {
 		return a.resumeAccepting(ctx, st, r, detach, accepted)
 	}
+	if err := checkFilesOf(st, r); err != nil {
+		return err
+	}
 	if !accepted {
 		if err := a.compareInput(&r.Spec, r.Hash, -1, r.Counts.Total()); err != nil {
 			return err
@@ -180,6 +183,9 @@ func (a *app) resumeAccepting(ctx context.Context, st *sqlite.Store, r *bulkhead
 		return &bulkhead.Error{Code: bulkhead.CodeConflict,
 			Message: fmt.Sprintf("run %d was cut off before all of its items were accepted, so --accepted does not say which to run", r.ID),
 			Hint:    afterCutOff(r)}
+	}
+	if err := checkFilesOf(st, r); err != nil {
+		return err
 	}
 	sum, stored := plan.NewSum(r.Spec.Columns), int64(0)
 	err = st.Accepted(ctx, r.ID, func(it bulkhead.Item) {

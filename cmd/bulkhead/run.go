@@ -117,6 +117,9 @@ func (a *app) run(cmd *cobra.Command, f *runFlags, args []string) error {
 		w := bufio.NewWriter(a.stdout)
 		return cmp.Or(dryRun(w, spec, in), w.Flush())
 	}
+	if err := checkFiles(spec.Limit, "--limit", "use --limit"); err != nil {
+		return err
+	}
 	st, err := a.openStore(cmd.Context())
 	if err != nil {
 		return err
