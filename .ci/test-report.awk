@@ -1,6 +1,7 @@
 # Reads `go test -v` of many packages and prints what a person wants to see:
 # one result line for each package, and all that was said by a package that
-# failed or skipped a test. A skipped test proves nothing, so it fails the run.
+# failed or skipped a test. A skipped test proves nothing: with strict=1, which is
+# how CI and root run it, that fails the run.
 
 /^=== (RUN|PAUSE|CONT|NAME)/ || /^ *--- PASS: / || /^(PASS|FAIL)$/ { next }
 
@@ -22,6 +23,6 @@
 
 END {
 	printf "%s", held
-	for (i = 1; i <= skips; i++) print "skipped, and that fails the run: " skipped[i]
-	exit skips > 0
+	for (i = 1; i <= skips; i++) print "skipped" (strict ? ", and that fails the run" : "") ": " skipped[i]
+	exit skips > 0 && strict
 }
