@@ -96,6 +96,11 @@ func (b *bench) atMost(what string, value, target float64, unit, peer string) {
 	b.rows = append(b.rows, row{what, format(value, unit), "≤ " + format(target, unit), peer, value <= target})
 }
 
+// note adds a row without a target.
+func (b *bench) note(what, value, peer string) {
+	b.rows = append(b.rows, row{what: what, value: value, peer: peer})
+}
+
 func (b *bench) atLeast(what string, value, target float64, unit, peer string) {
 	b.rows = append(b.rows, row{what, format(value, unit), "≥ " + format(target, unit), peer, value >= target})
 }

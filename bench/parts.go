@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -27,6 +30,14 @@ func (b *bench) shortItems() error {
 		return err
 	}
 	ours = (ours + again) / 2 // around xargs, since the machine's speed drifts
+	bare, err := twoAtATime(n)
+	if err != nil {
+		return err
+	}
+	syncing, err := b.syncTime()
+	if err != nil {
+		return err
+	}
 	// GNU parallel is so slow that a tenth of the items tells its rate.
 	few := max(n/10, 20)
 	parallel, err := b.timed("", numbers(few), "parallel", "-j2", "/bin/true", "{}")
@@ -37,9 +48,65 @@ func (b *bench) shortItems() error {
 	what := fmt.Sprintf("%d × /bin/true, two at a time: wall time / ", n)
 	b.atMost(what+"xargs -P2 -n1", perItem(ours, n)/perItem(xargs, n), 0.8, "",
 		fmt.Sprintf("%.0f/s, xargs %.0f/s;", 1/perItem(ours, n), 1/perItem(xargs, n)))
+	// What no tool can do without: below it, a target is out of reach.
+	b.note(what+"xargs, by fork, exec and wait alone", format(perItem(bare, n)/perItem(xargs, n), ""),
+		fmt.Sprintf("%.0f/s, nothing kept;", 1/perItem(bare, n)))
+	b.note("write and sync a page, as each of these commits does: median", format(syncing.Seconds()*1000, " ms"), "")
 	b.atMost(what+"parallel -j2", perItem(ours, n)/perItem(parallel, few), 0.15, "",
 		fmt.Sprintf("parallel %.0f/s (of %d);", 1/perItem(parallel, few), few))
 	return nil
+}
+
+// twoAtATime runs /bin/true n times as a loop around fork, exec and wait.
+func twoAtATime(n int) (time.Duration, error) {
+	var next atomic.Int64
+	var slots sync.WaitGroup
+	errs := make(chan error, 2)
+	begin := time.Now()
+	for range 2 {
+		slots.Go(func() {
+			for next.Add(1) <= int64(n) {
+				process, err := os.StartProcess("/bin/true", []string{"true"}, &os.ProcAttr{})
+				if err == nil {
+					_, err = process.Wait()
+				}
+				if err != nil {
+					errs <- err
+					return
+				}
+			}
+		})
+	}
+	slots.Wait()
+	took := time.Since(begin)
+	select {
+	case err := <-errs:
+		return 0, err
+	default:
+		return took, nil
+	}
+}
+
+// syncTime is how long it takes to write a page behind the last one and sync it.
+func (b *bench) syncTime() (time.Duration, error) {
+	f, err := os.Create(filepath.Join(b.dir, "sync"))
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	page := make([]byte, 4096)
+	var times []time.Duration
+	for range 200 {
+		begin := time.Now()
+		if _, err := f.Write(page); err != nil {
+			return 0, err
+		}
+		if err := f.Sync(); err != nil {
+			return 0, err
+		}
+		times = append(times, time.Since(begin))
+	}
+	return median(times), nil
 }
 
 func numbers(n int) string {
