@@ -63,6 +63,11 @@ func (c Counts) Total() int64 {
 // Finished is the number of items that have their last result.
 func (c Counts) Finished() int64 { return c.Succeeded + c.Failed + c.Lost + c.Cancelled }
 
+// Since is what has succeeded, failed or been lost since the counters were those.
+func (c Counts) Since(before Counts) Counts {
+	return Counts{Succeeded: c.Succeeded - before.Succeeded, Failed: c.Failed - before.Failed, Lost: c.Lost - before.Lost}
+}
+
 // Of returns the counter of one item state, to be read or changed.
 func (c *Counts) Of(s ItemState) *int64 {
 	switch s {
@@ -154,6 +159,9 @@ type Run struct {
 	// Ending is the state that the run takes once nothing of it runs any more,
 	// because it was cancelled or halted; 0 otherwise.
 	Ending RunState
+	// Forgiven is what had ended when items were last retried: a halt counts what
+	// ends from there on, or a run that has halted could never be finished.
+	Forgiven Counts
 	// CanaryDone says that somebody looked at the canary and let the run go on.
 	CanaryDone bool
 	// Mark is the worker mark of the process that last owned the run, see

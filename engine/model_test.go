@@ -41,14 +41,15 @@ type modelRun struct {
 	spec  bulkhead.Spec
 	items int64
 
+	forgiven bulkhead.Counts // what it had when items were last retried: a halt counts what comes after
+
 	starts  map[int64]int // of each item, ever
 	allowed map[int64]int // starts that the user asked for
 
-	paused  bool  // somebody paused it, or its canary did, and nobody has resumed it
-	barred  bool  // nothing of it may start until somebody asks for it
-	seen    int64 // how many attempts it had when that began, or else at the last check
-	results int64 // it had when it was last told to begin anew: a halt is due after the next one
-	ends    bool  // somebody cancelled it, or it may halt: only then items are cancelled
+	paused bool  // somebody paused it, or its canary did, and nobody has resumed it
+	barred bool  // nothing of it may start until somebody asks for it
+	seen   int64 // how many attempts it had when that began, or else at the last check
+	ends   bool  // somebody cancelled it, or it may halt: only then items are cancelled
 }
 
 // hand is one worker of the model: it asks, and holds what it got.
@@ -401,7 +402,9 @@ func (m *machine) retry(t *rapid.T) {
 		mr.barred = false
 	}
 	m.ask(mr, bulkhead.Request{Kind: bulkhead.RequestRetry, Selection: sel})
-	mr.results = results(m.stored(mr).Counts)
+	if now := m.stored(mr).Counts; now.Finished() < r.Counts.Finished() {
+		mr.forgiven = now
+	}
 }
 
 func results(c bulkhead.Counts) int64 { return c.Succeeded + c.Failed + c.Lost }
@@ -511,7 +514,7 @@ func (m *machine) checkStops(t *rapid.T, mr *modelRun, r *bulkhead.Run, n int64)
 	default:
 		mr.paused = r.State == bulkhead.RunPaused
 	}
-	if c := r.Counts; !ending && results(c) > mr.results && haltIsDue(mr.spec.Halt, c) {
+	if c := r.Counts.Since(mr.forgiven); !ending && haltIsDue(mr.spec.Halt, c) {
 		t.Fatalf("run %d goes on (%s) with %+v, and was to halt at %s", mr.id, r.State, c, mr.spec.Halt)
 	}
 	if r.Counts.Cancelled > 0 && !mr.ends {

@@ -417,7 +417,7 @@ func (r *run) judge(a bulkhead.Attempt) {
 	if r.Ending != 0 || r.State.Finished() {
 		return
 	}
-	if why := r.Spec.Halt.Reached(r.Counts); why != "" {
+	if why := r.Spec.Halt.Reached(r.Counts.Since(r.Forgiven)); why != "" {
 		r.Ending, r.Reason, r.stopNow = bulkhead.RunFailed, why, r.Spec.Halt.Now
 		return
 	}

@@ -64,7 +64,8 @@ func (a *app) retryCmd() *cobra.Command {
 		Long: `Run items of a run again: failed ones by default, or those that the flags and
 arguments say. Each gets one more attempt and as many retries as the run has
 left for it. Earlier attempts keep their results and output. A paused run stays
-paused: the items are queued, and bulkhead resume starts them.`,
+paused: the items are queued, and bulkhead resume starts them. The --halt of the
+run counts failures from now on.`,
 		Example: "  bulkhead retry 7 --failed\n  bulkhead retry 7 --lost\n  bulkhead retry 7 12 13",
 		Args:    atLeast("RUN"), ValidArgsFunction: a.completeRuns,
 		RunE: func(cmd *cobra.Command, args []string) error {

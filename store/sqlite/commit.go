@@ -141,6 +141,9 @@ func (s *Store) Retry(_ context.Context, r *bulkhead.Run, q bulkhead.Request, no
 			next.Counts.Cancelled, next.TailCancelled = 0, false
 		}
 		next.Counts.Queued += moved
+		if moved > 0 {
+			next.Forgiven = next.Counts
+		}
 		if moved > 0 && next.State != bulkhead.RunPaused {
 			next.State, next.Reason, next.Finished, next.Held = bulkhead.RunRunning, "", time.Time{}, false
 			next.Ending = 0

@@ -147,7 +147,8 @@ func (s *Store) Delete(_ context.Context, run bulkhead.RunID) error {
 }
 
 const runColumns = `id, spec, state, held, reason, queued, running, succeeded, failed, lost, cancelled,
-	hash, created, started, finished, exit_code, item_limit, next, tail_cancelled, mark, ending, canary_done`
+	hash, created, started, finished, exit_code, item_limit, next, tail_cancelled, mark, ending, canary_done,
+	forgiven_succeeded, forgiven_failed, forgiven_lost`
 
 func scanRun(stmt *sqlite.Stmt) (*bulkhead.Run, error) {
 	r := &bulkhead.Run{
@@ -165,6 +166,7 @@ func scanRun(stmt *sqlite.Stmt) (*bulkhead.Run, error) {
 		ExitCode: stmt.ColumnInt(15), Limit: stmt.ColumnInt(16), Next: stmt.ColumnInt64(17),
 		TailCancelled: stmt.ColumnBool(18), Mark: uint64(stmt.ColumnInt64(19)),
 		Ending: bulkhead.RunState(stmt.ColumnInt64(20)), CanaryDone: stmt.ColumnBool(21),
+		Forgiven: bulkhead.Counts{Succeeded: stmt.ColumnInt64(22), Failed: stmt.ColumnInt64(23), Lost: stmt.ColumnInt64(24)},
 	}
 	if err := json.Unmarshal([]byte(stmt.ColumnText(1)), &r.Spec); err != nil {
 		return nil, fmt.Errorf("run %d: read spec: %w", r.ID, err)
@@ -218,7 +220,8 @@ func (s *Store) Runs(_ context.Context, limit int) (runs []*bulkhead.Run, err er
 
 func updateRun(c *sqlite.Conn, r *bulkhead.Run) error {
 	stmt, err := c.Prepare(`UPDATE runs SET state=?, held=?, reason=?, queued=?, running=?, succeeded=?, failed=?,
-		lost=?, cancelled=?, hash=?, started=?, finished=?, exit_code=?, item_limit=?, next=?, tail_cancelled=?, mark=?, ending=?, canary_done=?
+		lost=?, cancelled=?, hash=?, started=?, finished=?, exit_code=?, item_limit=?, next=?, tail_cancelled=?, mark=?, ending=?, canary_done=?,
+		forgiven_succeeded=?, forgiven_failed=?, forgiven_lost=?
 		WHERE id=?`)
 	if err != nil {
 		return err
@@ -226,7 +229,8 @@ func updateRun(c *sqlite.Conn, r *bulkhead.Run) error {
 	for i, v := range []int64{
 		int64(r.State), bit(r.Held), 0, r.Counts.Queued, r.Counts.Running, r.Counts.Succeeded, r.Counts.Failed,
 		r.Counts.Lost, r.Counts.Cancelled, 0, micros(r.Started), micros(r.Finished), int64(r.ExitCode), int64(r.Limit),
-		r.Next, bit(r.TailCancelled), int64(r.Mark), int64(r.Ending), bit(r.CanaryDone), int64(r.ID),
+		r.Next, bit(r.TailCancelled), int64(r.Mark), int64(r.Ending), bit(r.CanaryDone),
+		r.Forgiven.Succeeded, r.Forgiven.Failed, r.Forgiven.Lost, int64(r.ID),
 	} {
 		stmt.BindInt64(i+1, v)
 	}

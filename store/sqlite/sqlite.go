@@ -28,13 +28,19 @@ import (
 	"bulkhead.dev/bulkhead"
 )
 
-//go:embed schema.sql
-var schemaV1 string
+// The schema and what has changed since, in order. A state folder has the format
+// of as many of them as its user_version says.
+var (
+	//go:embed schema.sql
+	schemaV1 string
+	//go:embed schema2.sql
+	schemaV2 string
+)
 
 // applicationID marks the file as ours ("Bulk").
 const applicationID = 0x42756c6b
 
-var schema = sqlitemigration.Schema{AppID: applicationID, Migrations: []string{schemaV1}}
+var schema = sqlitemigration.Schema{AppID: applicationID, Migrations: []string{schemaV1, schemaV2}}
 
 // busyTimeout is how long a commit waits for another process's commit. Those
 // take milliseconds; what takes longer is a fault to be told of.

@@ -70,6 +70,32 @@ func TestANewerFormatIsRefused(t *testing.T) {
 	}
 }
 
+// The first format is made out of the present one by taking away what has been
+// added since.
+func TestAFolderOfTheFirstFormatIsMigrated(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	r := &bulkhead.Run{Spec: bulkhead.Spec{Command: []string{"true"}, Limit: 1}, Created: time.Unix(1, 0)}
+	if err := errors.Join(s.Submit(t.Context(), r, nil, 1, ""), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := zombiezen.OpenConn(filepath.Join(dir, "bulkhead.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := "PRAGMA user_version = 1;"
+	for _, column := range []string{"succeeded", "failed", "lost"} {
+		old += "ALTER TABLE runs DROP COLUMN forgiven_" + column + ";"
+	}
+	if err := errors.Join(sqlitex.ExecuteScript(conn, old, nil), conn.Close()); err != nil {
+		t.Fatal(err)
+	}
+	got, err := open(t, dir).Run(t.Context(), r.ID)
+	if err != nil || got.Counts.Queued != 1 || got.Forgiven != (bulkhead.Counts{}) {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
 func TestAFileThatIsNotOursIsLeftAlone(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "bulkhead.db")
