@@ -182,6 +182,9 @@ func (e *Engine) Poke() {
 	}
 }
 
+// Over is closed when Run returns.
+func (e *Engine) Over() <-chan struct{} { return e.done }
+
 // Drain starts nothing more; Run returns once nothing runs. Unfinished runs are
 // paused for the given reason. It may be called from any goroutine.
 func (e *Engine) Drain(reason string) {

@@ -29,6 +29,7 @@ type attempt struct {
 	pidfd   int
 	started time.Time
 	leader  atomic.Int32 // pid until reaped, then 0
+	reaping sync.Mutex   // held by who takes the leader's status, or relies on its number
 	process atomic.Pointer[os.File]
 	conn    syscall.RawConn
 	timeout time.Time // zero: none
@@ -157,8 +158,18 @@ func (a *attempt) pause(d time.Duration) {
 	}
 }
 
+// signal sends a signal to the leader's process group, while there is one.
+func (a *attempt) signal(sig unix.Signal) bool {
+	a.reaping.Lock()
+	defer a.reaping.Unlock()
+	pid := int(a.leader.Load())
+	return pid != 0 && unix.Kill(-pid, sig) == nil
+}
+
 // reap takes the leader's status if there is one.
 func (a *attempt) reap() bool {
+	a.reaping.Lock()
+	defer a.reaping.Unlock()
 	for {
 		pid, err := unix.Wait4(a.pid, &a.status, unix.WNOHANG, &a.usage)
 		if err == unix.EINTR {

@@ -172,6 +172,19 @@ func (w *Worker) Kill() {
 	}
 }
 
+// Signal passes a signal on to the process groups of all scripts that run, as a
+// terminal would, and returns to how many. What they make of it is theirs.
+func (w *Worker) Signal(sig unix.Signal) (told int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for a := range w.running {
+		if a.signal(sig) {
+			told++
+		}
+	}
+	return told
+}
+
 // Close ends the guardian and gives back what New took. It fails while attempts
 // run: their guardian is needed then.
 func (w *Worker) Close() error {

@@ -55,7 +55,8 @@ column of it, and its number from 1. Any other brace is literal; {{NAME} writes
 {NAME}. Arguments go to exec as they are, no shell reads them.
 
 The first Ctrl-C starts nothing more and waits for what runs; bulkhead resume
-goes on later. The second cancels the run.`,
+goes on later. The second cancels the run. A single script gets the first one
+itself (SIGTERM and a hang-up too), as without Bulkhead.`,
 		Example: `  bulkhead run --each wikis.txt --limit 4 -- php maintenance/showSiteStats.php --wiki={}
   bulkhead run --each wiki=wikis.txt --each key=144p,240p --pool 'db:{wiki}=1' --halt soon,fail=5% -- ./requeue --wiki={wiki} --key={key}
   bulkhead run -- ./one-script --now

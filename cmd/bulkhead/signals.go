@@ -32,7 +32,7 @@ func heeded() (list []os.Signal) {
 }
 
 // handleSignals lets the first Ctrl-C drain the run, the second cancel it and
-// the third kill what is left. It returns what undoes it. Meanwhile a reader who
+// the third kill what is left. A single script gets the first one itself. It returns what undoes it. Meanwhile a reader who
 // has gone (… | head) makes a write fail, and does not end the run.
 func (l *local) handleSignals(r *bulkhead.Run) (stop func()) {
 	ch := make(chan os.Signal, 8)
@@ -61,18 +61,15 @@ func (l *local) handleSignals(r *bulkhead.Run) (stop func()) {
 
 func (l *local) interrupt(r *bulkhead.Run, s os.Signal, count int) {
 	switch {
+	case count == 1 && r.Spec.Single():
+		l.passOn(r, s)
 	case s == syscall.SIGHUP || count == 1:
 		why := "interrupted (" + s.String() + ")"
 		l.say("\nrun %d: %s: starting nothing more, waiting for what runs; once more cancels the run", r.ID, why)
 		l.engine.Drain(fmt.Sprintf("%s; `bulkhead resume %d` goes on", why, r.ID))
 	case count == 2:
 		l.say("run %d: cancelling: SIGTERM to what runs, SIGKILL %s later; once more kills at once", r.ID, r.Spec.Grace)
-		_, err := l.store.Ask(l.ctx, bulkhead.Request{Run: r.ID, Kind: bulkhead.RequestCancel, By: me(), At: time.Now()})
-		if err != nil {
-			l.say("run %d: the cancellation cannot be stored (%v); killing what runs", r.ID, err)
-			l.kill(worker.ErrKill)
-		}
-		l.engine.Poke()
+		l.cancel(r)
 	default:
 		l.worker.Kill()
 		l.engine.Poke()
@@ -80,6 +77,37 @@ func (l *local) interrupt(r *bulkhead.Run, s os.Signal, count int) {
 			l.kill(worker.ErrKill) // not even the store answers
 		}
 	}
+}
+
+func (l *local) cancel(r *bulkhead.Run) {
+	_, err := l.store.Ask(l.ctx, bulkhead.Request{Run: r.ID, Kind: bulkhead.RequestCancel, By: me(), At: time.Now()})
+	if err != nil {
+		l.say("run %d: the cancellation cannot be stored (%v); killing what runs", r.ID, err)
+		l.kill(worker.ErrKill)
+	}
+	l.engine.Poke()
+}
+
+// scriptTime is how long a script may take to end before it is said what a further
+// signal does.
+const scriptTime = time.Second
+
+// passOn gives a signal to the script that it was meant for, and lets no further
+// attempt follow. A script that has not started yet never does.
+func (l *local) passOn(r *bulkhead.Run, s os.Signal) {
+	sig, ok := s.(syscall.Signal)
+	if !ok || l.worker.Signal(sig) == 0 {
+		l.cancel(r)
+		return
+	}
+	l.engine.Drain(fmt.Sprintf("interrupted (%s); `bulkhead resume %d` goes on", s, r.ID))
+	l.wg.Go(func() {
+		select {
+		case <-time.After(scriptTime):
+			l.say("run %d: the script got the signal (%s) and goes on; once more cancels the run", r.ID, s)
+		case <-l.engine.Over():
+		}
+	})
 }
 
 func (l *local) say(format string, args ...any) {
