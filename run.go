@@ -63,6 +63,10 @@ func (c Counts) Total() int64 {
 // Finished is the number of items that have their last result.
 func (c Counts) Finished() int64 { return c.Succeeded + c.Failed + c.Lost + c.Cancelled }
 
+// Done is the number of items that have run and ended, well or not. Cancelled ones
+// are finished, too, but nobody would call them done.
+func (c Counts) Done() int64 { return c.Succeeded + c.Failed + c.Lost }
+
 // Since is what has succeeded, failed or been lost since the counters were those.
 func (c Counts) Since(before Counts) Counts {
 	return Counts{Succeeded: c.Succeeded - before.Succeeded, Failed: c.Failed - before.Failed, Lost: c.Lost - before.Lost}

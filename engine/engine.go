@@ -194,7 +194,8 @@ func (e *Engine) Drain(reason string) {
 	e.Poke()
 }
 
-// Run is the loop. It returns nil when every run is finished, or drained. When
+// Run is the loop. It returns nil when every run is finished, drained, or paused
+// by its canary. When
 // ctx ends it returns at once: what runs then stays leased, and is lost.
 func (e *Engine) Run(ctx context.Context) error {
 	defer e.close()
@@ -265,8 +266,8 @@ func (e *Engine) over() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, r := range e.runs {
-		drained := e.draining != "" && r.State == bulkhead.RunPaused
-		if len(r.leases) > 0 || !r.State.Finished() && !drained {
+		rests := (r.rests || e.draining != "") && r.State == bulkhead.RunPaused
+		if len(r.leases) > 0 || !r.State.Finished() && !rests {
 			return false
 		}
 	}

@@ -66,6 +66,7 @@ func (e *Engine) carryOut(ctx context.Context, r *run, q bulkhead.Request) error
 	case q.Kind == bulkhead.RequestResume && active:
 		e.nextProbe = e.opts.Now() // somebody may have made room on the disk
 		r.CanaryDone = r.CanaryDone || r.State == bulkhead.RunPaused && r.inCanary()
+		r.rests = false
 		r.State, r.Reason, r.wait = bulkhead.RunRunning, "", "" // why it waited no longer holds
 	}
 	b := &bulkhead.Batch{Requests: []int64{q.ID}, Runs: []*bulkhead.Run{r.saved(e.opts.Now())}}

@@ -44,6 +44,7 @@ type run struct {
 	dirty       bool      // Run differs from what is stored
 	savedAt     time.Time // when its row was last part of a batch
 	savedReason string    // that was in it
+	rests       bool      // its canary paused it: its process need not wait for what a person makes of that
 	stopNow     bool      // running attempts were told to stop
 }
 
@@ -422,6 +423,7 @@ func (r *run) judge(a bulkhead.Attempt) {
 		return
 	}
 	if r.inCanary() && a.State != bulkhead.ItemSucceeded {
+		r.rests = true
 		r.State, r.Reason = bulkhead.RunPaused, fmt.Sprintf(
 			"canary: item %d %s; `bulkhead resume %d` goes on, `bulkhead cancel %d` stops", a.Item, a.State, r.ID, r.ID)
 	}

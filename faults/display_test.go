@@ -137,7 +137,7 @@ func TestALiveDisplayShowsABatchAndLeavesTheTerminalAsItWas(t *testing.T) {
 	v.sees(t, `^run 1: sh .* running \d+s$`, `^ +4 +\d+s  sh -c`)
 
 	tt.types(t, "\x03")
-	v.sees(t, `^run 1: interrupted \(interrupt\): starting nothing more, waiting for what runs; once more`, `^run 1: sh  T363966 +running`,
+	v.sees(t, `^run 1: interrupted \(Ctrl-C\): starting nothing more, waiting for what runs; once more`, `^run 1: sh  T363966 +running`,
 		`^waits: interrupted`, `^running +1 `, `^failed +2 `)
 	tt.types(t, "\x03")
 	if code := q.wait(); code != 3 {
@@ -151,7 +151,7 @@ func TestALiveDisplayShowsABatchAndLeavesTheTerminalAsItWas(t *testing.T) {
 			break
 		}
 	}
-	if len(lines) != 3 || !strings.Contains(lines[2], "bulkhead logs 1 --failed") || strings.ContainsAny(strings.Join(v.lines(), ""), "━─") {
+	if len(lines) != 5 || !strings.Contains(lines[2], "bulkhead logs 1 --failed") || strings.ContainsAny(strings.Join(v.lines(), ""), "━─") {
 		t.Errorf("after the end:\n%s", strings.Join(v.lines(), "\n"))
 	}
 	if now := tt.modes(t); now != modes {
@@ -208,7 +208,7 @@ func TestADisplayEndsWithASignalAsItDoesWithCtrlC(t *testing.T) {
 	p.ran(2)
 	v.sees(t, `^0/6 done, 2/2 running`)
 	q.signal(syscall.SIGTERM)
-	v.sees(t, `^run 1: interrupted \(terminated\)`, `^waits: interrupted`)
+	v.sees(t, `^run 1: interrupted \(SIGTERM\)`, `^waits: interrupted`)
 	p.open()
 	if code := q.wait(); code != 3 {
 		t.Errorf("exit code %d", code)

@@ -128,7 +128,7 @@ func TestOfTwoResumesAtOnceOneOwnsTheRun(t *testing.T) {
 		for _, q := range both {
 			code := q.wait()
 			switch says := q.says(); {
-			case code == 1 && strings.Contains(says, "12 items, limit 2"): // it says what it begins
+			case code == 1 && strings.Contains(says, "12 items to go, limit 2"): // it says what it begins
 				owners++
 			case code == 0 && strings.Contains(says, "run 1: running"): // the other one does
 			case code == 0 && strings.Contains(says, "run 1: failed"): // the other one did, before this one looked again

@@ -102,7 +102,7 @@ func TestARunWhoseTerminalGoesAwayEndsWhatRunsAndCanBeResumed(t *testing.T) {
 	q := tt.start(p, p.in("xterm", "run", "--each", "1..6", "--limit", "2", "--", "sh", "-c", gated, "sh", "{}"))
 	p.ran(2)
 	tt.hangUp()
-	p.waitFor(1, "it starts nothing more", func(r runView) bool { return strings.Contains(r.Reason, "hangup") })
+	p.waitFor(1, "it starts nothing more", func(r runView) bool { return strings.Contains(r.Reason, "hang-up") })
 	p.open()
 	if code := q.wait(); code != 3 {
 		t.Errorf("exit code %d", code)

@@ -340,7 +340,7 @@ func (a *app) wait(ctx context.Context, st *sqlite.Store, id bulkhead.RunID) err
 			return err
 		}
 		if r.State.Finished() {
-			a.summary(r)
+			a.summary(r, r.Started)
 			a.explain(ctx, st, r)
 			return exitOf(r)
 		}
@@ -348,7 +348,7 @@ func (a *app) wait(ctx context.Context, st *sqlite.Store, id bulkhead.RunID) err
 			if err := checkOwner(st, r); err != nil {
 				return err
 			}
-			a.summary(r)
+			a.summary(r, time.Time{})
 			return exitError(exitInterrupted)
 		}
 		m.add(time.Now(), r.Counts.Finished())

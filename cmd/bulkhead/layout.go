@@ -28,7 +28,8 @@ type scene struct {
 	command  []bulkhead.Template
 	forecast []string // of the meter
 	now      time.Time
-	rows     int // kept for running items, also when fewer run just now
+	since    time.Time // when it began, or was last taken up; zero: it has not
+	rows     int       // kept for running items, also when fewer run just now
 }
 
 var (
@@ -63,8 +64,8 @@ func (s *scene) lines(width, height int) []string {
 func (s *scene) header(width int) string {
 	r := &s.run.Run
 	state := standing(r)
-	if !r.Started.IsZero() {
-		state += " " + age(s.now.Sub(r.Started))
+	if !s.since.IsZero() {
+		state += " " + age(s.now.Sub(s.since))
 	}
 	name := printable(fmt.Sprintf("run %d: %s", r.ID, r.Spec.Name), width)
 	gap := width - ansi.StringWidthWc(name) - ansi.StringWidthWc(state)
@@ -92,13 +93,13 @@ func (s *scene) tint() ansi.Style {
 // yellow.
 func (s *scene) bar(width int) string {
 	c := s.run.Counts
-	done, total := c.Finished(), max(c.Total(), 1)
-	percent := fmt.Sprintf("%4d%%", done*100/total)
+	ended, total := c.Finished(), max(c.Total(), 1)
+	percent := fmt.Sprintf("%4d%%", c.Done()*100/total)
 	cells := width - len(percent)
 	if cells < 4 {
 		return printable(strings.TrimSpace(percent), width)
 	}
-	full := int(done * int64(cells) / total)
+	full := int(ended * int64(cells) / total)
 	share := func(n, most int64) int { // one among many is still seen
 		if n == 0 {
 			return 0
@@ -114,7 +115,7 @@ func (s *scene) bar(width int) string {
 // counts is how many items are where, how fast they end and when all have.
 func (s *scene) counts(width int) string {
 	c := s.run.Counts
-	parts := []string{fmt.Sprintf("%d/%d done", c.Finished(), c.Total())}
+	parts := []string{fmt.Sprintf("%d/%d done", c.Done(), c.Total())}
 	if c.Running > 0 {
 		parts = append(parts, fmt.Sprintf("%d/%d running", c.Running, s.run.Limit))
 	}

@@ -18,7 +18,7 @@ import (
 func example(t *testing.T, changes ...func(*scene)) *scene {
 	t.Helper()
 	now := time.Unix(1_000_000, 0)
-	s := &scene{now: now, forecast: []string{"5/s", "18s left"}}
+	s := &scene{now: now, since: now.Add(-62 * time.Second), forecast: []string{"5/s", "18s left"}}
 	s.run.Run = bulkhead.Run{ID: 7, State: bulkhead.RunRunning, Reason: "limit: 3 at once", Limit: 3, Started: now.Add(-62 * time.Second),
 		Counts: bulkhead.Counts{Queued: 87, Running: 3, Succeeded: 108, Failed: 2},
 		Spec: bulkhead.Spec{Name: "requeue", Comment: "T363966", Columns: []string{"wiki", "key"},
@@ -89,11 +89,11 @@ failed   71  timeout, again  wiki=a·[31m key=b
 		"while it is cancelled": {change: func(s *scene) {
 			s.run.Ending, s.run.Reason, s.run.Live, s.failures, s.forecast = bulkhead.RunCancelled, "cancelled by ann@host", nil, nil, nil
 			s.run.Counts = bulkhead.Counts{Succeeded: 5, Cancelled: 5}
-		}, width: 60, height: 9, want: "\nrun 7: requeue      cancelled once what runs has ended 1m02s\n━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━ 100%\n10/10 done, 5 cancelled\nwaits: cancelled by ann@host\n"},
+		}, width: 60, height: 9, want: "\nrun 7: requeue      cancelled once what runs has ended 1m02s\n━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━  50%\n5/10 done, 5 cancelled\nwaits: cancelled by ann@host\n"},
 		"lines kept for items that may come": {change: func(s *scene) {
 			s.rows, s.run.Live, s.run.Counts = 3, nil, bulkhead.Counts{Queued: 1}
 			s.failures = s.failures[:1]
-			s.forecast, s.run.Reason, s.run.Started = nil, "", time.Time{}
+			s.forecast, s.run.Reason, s.since = nil, "", time.Time{}
 		}, width: 60, height: 12, want: "\nrun 7: requeue  T363966                              running\n───────────────────────────────────────────────────────   0%\n0/1 done, 1 queued\n\n\n\n\nfailed   13  exit 1  ./requeue --wiki=frwiki --key=240p\n"},
 	} {
 		s := example(t)

@@ -103,7 +103,7 @@ func (l *local) frames(s *screen, r *bulkhead.Run, done <-chan struct{}) {
 		} else if st := l.engine.Status(shownLive); len(st.Runs) > 0 {
 			now, run := time.Now(), st.Runs[0]
 			m.add(now, run.Counts.Finished())
-			s.program.Send(&scene{run: run, failures: st.Failures, command: l.command, forecast: m.forecast(&run.Run), now: now})
+			s.program.Send(&scene{run: run, failures: st.Failures, command: l.command, forecast: m.forecast(&run.Run), now: now, since: l.since(&run.Run)})
 			if s.away.Load() || repaint() {
 				s.program.Send(repainted{})
 			}

@@ -25,6 +25,7 @@ type local struct {
 	app    *app
 	ctx    context.Context
 	store  *sqlite.Store
+	began  time.Time
 	up     chan struct{} // closed when worker or upErr is set
 	worker *worker.Worker
 	upErr  error
@@ -58,7 +59,7 @@ func (a *app) openStore(ctx context.Context) (*sqlite.Store, error) {
 // with its guardian, while the caller stores the run; see prepare. Grace is that
 // of the run: should this process die, the guardian keeps to it.
 func (a *app) adopt(ctx context.Context, st *sqlite.Store, grace time.Duration) *local {
-	l := &local{app: a, ctx: ctx, store: st, up: make(chan struct{})}
+	l := &local{app: a, ctx: ctx, store: st, began: time.Now(), up: make(chan struct{})}
 	go func() {
 		defer close(l.up)
 		// The guardian holds the lock file: after a kill -9 the run counts as owned
@@ -189,6 +190,14 @@ func (l *local) reserve(id bulkhead.RunID) *reserve {
 	return &reserve{path: filepath.Join(l.store.Dir(), fmt.Sprintf("reserve.%d", id))}
 }
 
+// since is when the run was begun or, if that was by another process, taken up.
+func (l *local) since(r *bulkhead.Run) time.Time {
+	if r.Started.IsZero() || r.Started.After(l.began) {
+		return r.Started
+	}
+	return l.began
+}
+
 // finish says how the run ended and gives up its ownership.
 func (l *local) finish(r *bulkhead.Run) error {
 	end, err := l.store.Run(context.WithoutCancel(l.ctx), r.ID)
@@ -198,7 +207,7 @@ func (l *local) finish(r *bulkhead.Run) error {
 	if err := l.store.Disown(r.ID); err != nil {
 		return err
 	}
-	l.app.summary(end)
+	l.app.summary(end, l.since(end))
 	l.app.explain(l.ctx, l.store, end)
 	return exitOf(end)
 }

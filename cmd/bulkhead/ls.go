@@ -85,11 +85,11 @@ func (a *app) ls(ctx context.Context, limit int, states []string, out outputFlag
 
 func printRuns(w io.Writer, views []runView, now time.Time) error {
 	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(tw, "RUN\tNAME\tSTATE\tDONE\tFAILED\tLOST\tOWNER\tAGE\tCOMMENT\tREASON")
+	fmt.Fprintln(tw, "RUN\tNAME\tSTATE\tDONE\tFAILED\tLOST\tCANCELLED\tOWNER\tAGE\tCOMMENT\tREASON")
 	for _, v := range views {
 		c := v.Counts
-		fmt.Fprintf(tw, "%d\t%s\t%s\t%d/%d\t%d\t%d\t%s\t%s\t%s\t%s\n", v.ID, printable(v.Name, 30), v.State, c.Finished(), c.Total(),
-			c.Failed, c.Lost, printable(v.Owner, 30), age(now.Sub(*v.Created)), printable(v.Comment, 30), printable(v.Reason, 0))
+		fmt.Fprintf(tw, "%d\t%s\t%s\t%d/%d\t%d\t%d\t%d\t%s\t%s\t%s\t%s\n", v.ID, printable(v.Name, 30), v.State, c.Done(), c.Total(),
+			c.Failed, c.Lost, c.Cancelled, printable(v.Owner, 30), age(now.Sub(*v.Created)), printable(v.Comment, 30), printable(v.Reason, 0))
 	}
 	return tw.Flush()
 }

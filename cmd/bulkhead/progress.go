@@ -29,7 +29,11 @@ const lookEvery = 500 * time.Millisecond
 // statusLines prints a line every statusEvery and whenever the run's state
 // changes, and one at the start that says what to type in another terminal.
 func (l *local) statusLines(r *bulkhead.Run) (stop func()) {
-	l.say("run %d: %s: %d items, limit %d", r.ID, r.Spec.Name, r.Counts.Total(), r.Limit)
+	items := counted(r.Counts.Total())
+	if left := r.Counts.Queued + r.Counts.Running; left < r.Counts.Total() {
+		items = fmt.Sprintf("%d of %s to go", left, items)
+	}
+	l.say("run %d: %s: %s, limit %d", r.ID, r.Spec.Name, items, r.Limit)
 	done, gone := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(gone)
@@ -62,8 +66,8 @@ func (l *local) statusLines(r *bulkhead.Run) (stop func()) {
 // statusLine is how a run stands, in one line.
 func statusLine(st *bulkhead.Run, m *meter) string {
 	c, total := st.Counts, st.Counts.Total()
-	parts := []string{fmt.Sprintf("run %d: %s: %d of %d done (%d%%)", st.ID, st.Shown(), c.Finished(), total,
-		c.Finished()*100/max(total, 1))}
+	parts := []string{fmt.Sprintf("run %d: %s: %d of %d done (%d%%)", st.ID, standing(st), c.Done(), total,
+		c.Done()*100/max(total, 1))}
 	if c.Running > 0 {
 		parts = append(parts, fmt.Sprintf("%d running", c.Running))
 	}
@@ -73,6 +77,14 @@ func statusLine(st *bulkhead.Run, m *meter) string {
 		parts = append(parts, "waits: "+st.Reason)
 	}
 	return strings.Join(parts, ", ")
+}
+
+// counted is a number of items in words.
+func counted(n int64) string {
+	if n == 1 {
+		return "1 item"
+	}
+	return fmt.Sprintf("%d items", n)
 }
 
 // unsuccessful says how many items ended in which other way than well.
@@ -96,28 +108,28 @@ func standing(r *bulkhead.Run) string {
 	return r.Shown().String()
 }
 
-// summary says how a batch ended and what to do about it.
-func (a *app) summary(r *bulkhead.Run) {
+// summary says how a batch ended and what to do about it. Since is when it was
+// begun, or taken up again.
+func (a *app) summary(r *bulkhead.Run, since time.Time) {
 	c := r.Counts
-	if r.Spec.Single() {
+	switch {
+	case r.Spec.Single():
 		if r.Reason != "" && r.State != bulkhead.RunFailed {
-			fmt.Fprintf(a.stderr, "run %d: %s: %s\n", r.ID, r.State, r.Reason)
+			fmt.Fprintf(a.stderr, "run %d: %s: %s\n", r.ID, r.Shown(), r.Reason)
 		}
 		return
-	}
-	if r.State == bulkhead.RunAccepting {
+	case r.State == bulkhead.RunAccepting:
 		fmt.Fprintf(a.stderr, "run %d: %s\n", r.ID, r.Reason)
 		return
-	}
-	if c.Total() == 0 {
+	case c.Total() == 0:
 		fmt.Fprintf(a.stderr, "run %d: %s: 0 items: the input is empty\n", r.ID, r.State)
 		return
 	}
 	took := ""
-	if !r.Started.IsZero() && !r.Finished.IsZero() {
-		took = " in " + age(r.Finished.Sub(r.Started))
+	if !since.IsZero() && !r.Finished.IsZero() {
+		took = " in " + age(r.Finished.Sub(since))
 	}
-	fmt.Fprintf(a.stderr, "run %d: %s%s: %d succeeded, %d failed, %d lost, %d cancelled", r.ID, r.State, took,
+	fmt.Fprintf(a.stderr, "run %d: %s%s: %d succeeded, %d failed, %d lost, %d cancelled", r.ID, r.Shown(), took,
 		c.Succeeded, c.Failed, c.Lost, c.Cancelled)
 	if c.Queued > 0 {
 		fmt.Fprintf(a.stderr, ", %d still queued", c.Queued)
@@ -126,11 +138,25 @@ func (a *app) summary(r *bulkhead.Run) {
 	if r.Reason != "" {
 		fmt.Fprintf(a.stderr, "  %s\n", r.Reason)
 	}
-	if c.Failed > 0 {
-		fmt.Fprintf(a.stderr, "  `bulkhead logs %d --failed` shows why, `bulkhead retry %d --failed` runs them again\n", r.ID, r.ID)
-	}
-	if c.Lost > 0 {
-		fmt.Fprintf(a.stderr, "  %d lost: they may have started and nobody saw the end; `bulkhead retry %d --lost` runs them again\n", c.Lost, r.ID)
+	a.advise(r)
+}
+
+// advise says what can be typed next: a command a line, to be copied.
+func (a *app) advise(r *bulkhead.Run) {
+	c := r.Counts
+	for _, hint := range []struct {
+		n             int64
+		command, what string
+	}{
+		{c.Failed, "logs %d --failed", "shows why"},
+		{c.Failed, "retry %d --failed", "runs what failed again"},
+		{c.Lost, "retry %d --lost", "runs what was lost again: it may have started, nobody saw the end"},
+		{c.Cancelled, "retry %d --cancelled", "runs what was cancelled"},
+		{c.Queued, "resume %d", "goes on with what is queued"},
+	} {
+		if hint.n > 0 {
+			fmt.Fprintf(a.stderr, "  %-32s %s\n", "bulkhead "+fmt.Sprintf(hint.command, r.ID), hint.what)
+		}
 	}
 }
 

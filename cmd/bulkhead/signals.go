@@ -64,7 +64,7 @@ func (l *local) interrupt(r *bulkhead.Run, s os.Signal, count int) {
 	case count == 1 && r.Spec.Single():
 		l.passOn(r, s)
 	case s == syscall.SIGHUP || count == 1:
-		why := "interrupted (" + s.String() + ")"
+		why := "interrupted (" + called(s) + ")"
 		l.say("\nrun %d: %s: starting nothing more, waiting for what runs; once more cancels the run", r.ID, why)
 		l.engine.Drain(fmt.Sprintf("%s; `bulkhead resume %d` goes on", why, r.ID))
 	case count == 2:
@@ -92,6 +92,19 @@ func (l *local) cancel(r *bulkhead.Run) {
 // signal does.
 const scriptTime = time.Second
 
+// called is a signal as people call it.
+func called(s os.Signal) string {
+	switch s {
+	case os.Interrupt:
+		return "Ctrl-C"
+	case syscall.SIGTERM:
+		return "SIGTERM"
+	case syscall.SIGHUP:
+		return "hang-up"
+	}
+	return s.String()
+}
+
 // passOn gives a signal to the script that it was meant for, and lets no further
 // attempt follow. A script that has not started yet never does.
 func (l *local) passOn(r *bulkhead.Run, s os.Signal) {
@@ -100,11 +113,11 @@ func (l *local) passOn(r *bulkhead.Run, s os.Signal) {
 		l.cancel(r)
 		return
 	}
-	l.engine.Drain(fmt.Sprintf("interrupted (%s); `bulkhead resume %d` goes on", s, r.ID))
+	l.engine.Drain(fmt.Sprintf("interrupted (%s); `bulkhead resume %d` goes on", called(s), r.ID))
 	l.wg.Go(func() {
 		select {
 		case <-time.After(scriptTime):
-			l.say("run %d: the script got the signal (%s) and goes on; once more cancels the run", r.ID, s)
+			l.say("run %d: the script got the signal (%s) and goes on; once more cancels the run", r.ID, called(s))
 		case <-l.engine.Over():
 		}
 	})

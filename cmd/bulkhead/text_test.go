@@ -127,7 +127,7 @@ func TestAStatusLineSaysWhatMatters(t *testing.T) {
 		},
 		"a rate that says nothing about the end": {
 			bulkhead.Run{ID: 7, State: bulkhead.RunPaused, Counts: bulkhead.Counts{Queued: 9, Cancelled: 1}}, measured(0),
-			"run 7: paused: 1 of 10 done (10%), 1 cancelled",
+			"run 7: paused: 0 of 10 done (0%), 1 cancelled",
 		},
 		"an empty run": {bulkhead.Run{ID: 7, State: bulkhead.RunSucceeded}, &meter{}, "run 7: succeeded: 0 of 0 done (0%)"},
 	} {
