@@ -28,6 +28,34 @@ var (
 	errNotInPath = errors.New("not in PATH")
 )
 
+// Check looks for the command of a job where Run would, and starts nothing. The
+// error is the line that Run would give for a command that is not there or may
+// not be executed; what only the kernel finds out, Check does not.
+func Check(job Job) error {
+	a := &attempt{w: &Worker{}, job: job}
+	err := a.resolve()
+	if err == nil {
+		seen := a.path
+		if !filepath.IsAbs(seen) {
+			seen = filepath.Join(job.Dir, seen)
+		}
+		info, statErr := os.Stat(seen)
+		switch {
+		case statErr != nil:
+			err = statErr
+		case info.IsDir():
+			err = unix.EACCES
+		default:
+			err = unix.Access(seen, unix.X_OK)
+		}
+	}
+	if err == nil {
+		return nil
+	}
+	line, _ := explain(&job, a.path, err)
+	return errors.New(line)
+}
+
 // explain says in one line why a job could not be started and what to do, and
 // what a shell's exit code would be. The kernel only gave a number, which can
 // stand for the command, its interpreter or the working folder; so look.
@@ -46,7 +74,7 @@ func explain(job *Job, path string, err error) (line string, code int) {
 	case errors.Is(err, errNoCommand):
 		return "the command is empty: write one after --", exitNotFound
 	case errors.Is(err, errNotInPath):
-		return fmt.Sprintf("%q was not found in PATH (%s): install it, or give its path", name, pathOf(job.Env)), exitNotFound
+		return fmt.Sprintf("%q was not found in PATH: install it, or give its path", name), exitNotFound
 	case errors.Is(err, unix.E2BIG):
 		return explainSize(job), exitNotRunnable
 	case errors.Is(err, unix.ETXTBSY):

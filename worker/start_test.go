@@ -42,7 +42,7 @@ func TestWhatCannotBeStartedSaysWhyAndWhatToDo(t *testing.T) {
 		want []string // in the message
 	}{
 		"a command that is not in PATH": {
-			worker.Job{Args: []string{"nowhere-at-all"}, Env: env}, 127, []string{`"nowhere-at-all"`, "PATH", dir}},
+			worker.Job{Args: []string{"nowhere-at-all"}, Env: env}, 127, []string{`"nowhere-at-all" was not found in PATH: install it`}},
 		"a path that does not exist": {
 			worker.Job{Args: []string{"./nowhere"}, Env: env, Dir: dir}, 127, []string{`"./nowhere" does not exist`}},
 		"no command": {
@@ -93,6 +93,37 @@ func TestWhatCannotBeStartedSaysWhyAndWhatToDo(t *testing.T) {
 				t.Errorf("%q is not one line", r.Error)
 			}
 		})
+	}
+}
+
+func TestACommandIsCheckedWithoutStartingIt(t *testing.T) {
+	dir := t.TempDir()
+	for name, mode := range map[string]os.FileMode{"tool": 0o700, "plain": 0o600} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	env := []string{"PATH=" + dir}
+	for name, tt := range map[string]struct {
+		job  worker.Job
+		want string // in the message; "": it can be started
+	}{
+		"found in the PATH of the job":    {worker.Job{Args: []string{"tool"}, Env: env}, ""},
+		"not in it, if it is in ours":     {worker.Job{Args: []string{"sh"}, Env: env}, `"sh" was not found in PATH: `},
+		"a path from the working folder":  {worker.Job{Args: []string{"./tool"}, Dir: dir}, ""},
+		"which is the job's and not ours": {worker.Job{Args: []string{"./tool"}, Dir: "/"}, `"./tool" does not exist`},
+		"an empty element is that folder": {worker.Job{Args: []string{"tool"}, Env: []string{"PATH=:/bin"}, Dir: dir}, ""},
+		"not executable":                  {worker.Job{Args: []string{dir + "/plain"}}, "chmod +x"},
+		"not executable, in PATH":         {worker.Job{Args: []string{"plain"}, Env: env}, "chmod +x"},
+		"a folder":                        {worker.Job{Args: []string{dir}}, "is a folder"},
+		"through a file":                  {worker.Job{Args: []string{dir + "/tool/x"}}, "not a directory"},
+		"a path that cannot be one":       {worker.Job{Args: []string{"/a\x00b"}}, "NUL"},
+		"arguments are not looked at":     {worker.Job{Args: []string{"tool", "/nowhere"}, Env: env}, ""},
+	} {
+		err := worker.Check(tt.job)
+		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q", name, err, tt.want)
+		}
 	}
 }
 

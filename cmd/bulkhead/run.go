@@ -118,7 +118,7 @@ func (a *app) run(cmd *cobra.Command, f *runFlags, args []string) error {
 		w := bufio.NewWriter(a.stdout)
 		return cmp.Or(dryRun(w, spec, in), w.Flush())
 	}
-	if err := checkFiles(spec.Limit, "--limit", "use --limit"); err != nil {
+	if err := cmp.Or(checkCommand(spec), checkFiles(spec.Limit, "--limit", "use --limit")); err != nil {
 		return err
 	}
 	st, err := a.openStore(cmd.Context())
@@ -307,26 +307,6 @@ func (f *runFlags) texts(cmd *cobra.Command, spec *bulkhead.Spec) (err error) {
 	}
 	spec.Owner = me()
 	spec.InputDir, err = os.Getwd()
-	return err
-}
-
-// checkTemplates parses every template once, so that a misspelt placeholder is
-// an error before anything is stored.
-func checkTemplates(spec *bulkhead.Spec) error {
-	texts := append(append([]string{}, spec.Command...), spec.Env...)
-	if spec.Stdin != nil {
-		texts = append(texts, *spec.Stdin)
-	}
-	for _, p := range spec.Pools {
-		texts = append(texts, p.Key)
-	}
-	for _, text := range texts {
-		// The spec is stored as JSON, which would change such bytes without a word.
-		if !utf8.ValidString(text) {
-			return usage("give such bytes as items (--each, --csv), which reach the script as they are", "%q is not UTF-8", text)
-		}
-	}
-	_, err := parseAll(texts, spec.Columns)
 	return err
 }
 
