@@ -1,22 +1,33 @@
 package plan
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
 	"os"
 	"path"
+	"regexp"
 	"slices"
+	"strings"
 	"syscall"
 
 	"bulkhead.dev/bulkhead"
 )
 
 // glob returns the files that match a pattern of path.Match, sorted by name and
-// spelt as the pattern spells them: relative when it is relative. A folder that
-// cannot be read is an error, as the names in it would be missing.
+// spelt as the pattern spells them: relative when it is relative. ** between
+// slashes stands for any number of folders, as in bash; at the end, for all that
+// is in them. A folder that cannot be read is an error, as the names in it would
+// be missing.
 func glob(pattern string, opts Options) ([]string, error) {
+	for element := range strings.SplitSeq(pattern, "/") {
+		if element != "**" && strings.Contains(quoted.ReplaceAllString(element, "x"), "**") {
+			return nil, usage("** stands for folders, between slashes: **/*.txt; a single * stands for any part of a name",
+				"pattern %s has ** within a name", bulkhead.Quote(pattern))
+		}
+	}
 	dir := &folder{opts: opts}
-	names, err := fs.Glob(dir, pattern)
+	names, err := dir.match(pattern)
 	switch {
 	case errors.Is(err, path.ErrBadPattern):
 		return nil, usage(`[ needs its ], and \ a character after it; put \ before a character to mean itself`,
@@ -35,7 +46,59 @@ func glob(pattern string, opts Options) ([]string, error) {
 		return nil, usage("use find … | bulkhead run --each - …", "pattern %s matches too many files: %d", bulkhead.Quote(pattern), len(names))
 	}
 	slices.Sort(names)
+	return slices.Compact(names), nil // **/** comes to a name in several ways
+}
+
+// quoted is what stands for one character in a pattern, and may hold any.
+var quoted = regexp.MustCompile(`\\.|\[[^]]*\]`)
+
+// match is fs.Glob with **.
+func (f *folder) match(pattern string) ([]string, error) {
+	before, after, deep := strings.Cut("/"+pattern+"/", "/**/")
+	if !deep {
+		return fs.Glob(f, pattern)
+	}
+	if _, err := path.Match(pattern, ""); err != nil {
+		return nil, err // also where there is no folder to find it in
+	}
+	if after = strings.TrimLeft(strings.TrimSuffix(after, "/"), "/"); after == "" {
+		after = "*"
+	}
+	tops := []string{"."}
+	if before != "" {
+		var err error
+		if tops, err = fs.Glob(f, cmp.Or(before[1:], "/")); err != nil {
+			return nil, err
+		}
+	}
+	var names []string
+	for _, top := range tops {
+		for _, dir := range f.below(top) {
+			in := &folder{opts: Options{Dir: f.opts.path(dir)}}
+			found, err := in.match(after)
+			if err != nil {
+				return nil, err
+			}
+			f.note(in.err)
+			for _, name := range found {
+				names = append(names, path.Join(dir, name))
+			}
+		}
+	}
 	return names, nil
+}
+
+// below returns a folder and all below it. It does not follow links, which may
+// lead back up, but the folder itself may be one.
+func (f *folder) below(dir string) []string {
+	dirs := []string{dir}
+	entries, _ := f.ReadDir(dir) // which notes what is wrong
+	for _, e := range entries {
+		if e.IsDir() {
+			dirs = append(dirs, f.below(path.Join(dir, e.Name()))...)
+		}
+	}
+	return dirs
 }
 
 // folder is the file system for fs.Glob: paths as the user writes them, with ..

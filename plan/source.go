@@ -42,7 +42,7 @@ type source struct {
 //   - lines of standard input; at most one source
 //     a,b,c          a list; "a," is a list of one; empty elements are skipped
 //     0..99          whole numbers, also 0..99..2, 9..0 and 01..10
-//     glob:PATTERN   the names that match, sorted
+//     glob:PATTERN   the names that match, sorted; **/ is any number of folders
 //     PATH           lines of a file
 //     list:…  file:… a list or a file, whatever it looks like
 func ParseEach(text string) (bulkhead.Source, error) {

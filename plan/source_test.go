@@ -6,7 +6,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -157,24 +159,31 @@ func TestSourcesThatCannotBeReadSayWhy(t *testing.T) {
 		t.Fatal(err)
 	}
 	for from, want := range map[string][2]string{
-		"enwiki":      {`no file "enwiki" in ` + dir, `a list needs a comma: "enwiki," is a list of one`},
-		"*.txt":       {`no file "*.txt" in ` + dir, "a pattern is written glob:*.txt"},
-		"a..z":        {`no file "a..z" in ` + dir, "a range is two whole numbers, such as 0..99"},
-		"file:enwiki": {`no file "enwiki" in ` + dir, ""},
-		"a,b":         {`"a,b" is a list, and a file has this very name in ` + dir, "write file:a,b or list:a,b"},
-		"file:":       {"a file has no name", "write file:PATH"},
-		"sub":         {`"sub" is a folder, not a file`, "for the names in it write glob:sub/*"},
-		",":           {`list "," has no elements`, "write a,b,c"},
-		"list:":       {`list "" has no elements`, "write a,b,c"},
-		"file/x":      {`cannot read "file/x": open ` + dir + "/file/x: not a directory", ""},
-		"loop":        {`cannot read "loop": open ` + dir + "/loop: too many levels of symbolic links", ""},
-		"a\x00b":      {`cannot read "a\x00b": open ` + dir + "/a\x00b: invalid argument", ""},
-		"glob:*.md":   {`pattern "*.md" matches no file in ` + dir, "quote the pattern so that the shell leaves it alone, and check the folder"},
-		"glob:":       {`pattern "" matches no file in ` + dir, "quote the pattern so that the shell leaves it alone, and check the folder"},
-		"glob:no/*":   {`pattern "no/*" matches no file in ` + dir, "quote the pattern so that the shell leaves it alone, and check the folder"},
-		"glob:file/*": {`pattern "file/*" matches no file in ` + dir, "quote the pattern so that the shell leaves it alone, and check the folder"},
-		"glob:[":      {`pattern "[" is malformed`, `[ needs its ], and \ a character after it; put \ before a character to mean itself`},
-		"glob:loop/*": {`cannot read "glob:loop/*": stat ` + dir + "/loop: too many levels of symbolic links", ""},
+		"enwiki":       {`no file "enwiki" in ` + dir, `a list needs a comma: "enwiki," is a list of one`},
+		"*.txt":        {`no file "*.txt" in ` + dir, "a pattern is written glob:*.txt"},
+		"a..z":         {`no file "a..z" in ` + dir, "a range is two whole numbers, such as 0..99"},
+		"file:enwiki":  {`no file "enwiki" in ` + dir, ""},
+		"a,b":          {`"a,b" is a list, and a file has this very name in ` + dir, "write file:a,b or list:a,b"},
+		"file:":        {"a file has no name", "write file:PATH"},
+		"sub":          {`"sub" is a folder, not a file`, "for the names in it write glob:sub/*"},
+		",":            {`list "," has no elements`, "write a,b,c"},
+		"list:":        {`list "" has no elements`, "write a,b,c"},
+		"file/x":       {`cannot read "file/x": open ` + dir + "/file/x: not a directory", ""},
+		"loop":         {`cannot read "loop": open ` + dir + "/loop: too many levels of symbolic links", ""},
+		"a\x00b":       {`cannot read "a\x00b": open ` + dir + "/a\x00b: invalid argument", ""},
+		"glob:*.md":    {`pattern "*.md" matches no file in ` + dir, "quote the pattern so that the shell leaves it alone, and check the folder"},
+		"glob:":        {`pattern "" matches no file in ` + dir, "quote the pattern so that the shell leaves it alone, and check the folder"},
+		"glob:no/*":    {`pattern "no/*" matches no file in ` + dir, "quote the pattern so that the shell leaves it alone, and check the folder"},
+		"glob:file/*":  {`pattern "file/*" matches no file in ` + dir, "quote the pattern so that the shell leaves it alone, and check the folder"},
+		"glob:[":       {`pattern "[" is malformed`, `[ needs its ], and \ a character after it; put \ before a character to mean itself`},
+		"glob:**/*.md": {`pattern "**/*.md" matches no file in ` + dir, "quote the pattern so that the shell leaves it alone, and check the folder"},
+		"glob:no/**":   {`pattern "no/**" matches no file in ` + dir, "quote the pattern so that the shell leaves it alone, and check the folder"},
+		"glob:no/**/[": {`pattern "no/**/[" is malformed`, `[ needs its ], and \ a character after it; put \ before a character to mean itself`},
+		"glob:s/**.go": {`pattern "s/**.go" has ** within a name`, "** stands for folders, between slashes: **/*.txt; a single * stands for any part of a name"},
+		"glob:x**/y":   {`pattern "x**/y" has ** within a name`, "** stands for folders, between slashes: **/*.txt; a single * stands for any part of a name"},
+		"glob:\\**":    {`pattern "\\**" matches no file in ` + dir, "quote the pattern so that the shell leaves it alone, and check the folder"},
+		"glob:[**]":    {`pattern "[**]" matches no file in ` + dir, "quote the pattern so that the shell leaves it alone, and check the folder"},
+		"glob:loop/*":  {`cannot read "glob:loop/*": stat ` + dir + "/loop: too many levels of symbolic links", ""},
 	} {
 		t.Run(from, func(t *testing.T) {
 			_, err := plan.Open([]bulkhead.Source{{From: from}}, plan.Options{Dir: dir})
@@ -208,6 +217,49 @@ func TestPatternsMeanTheSameFromAnyFolder(t *testing.T) {
 			if diff := cmp.Diff(want, column(t, src, plan.Options{Dir: at})); diff != "" {
 				t.Errorf("%s in %q (-want +got)\n%s", pattern, at, diff)
 			}
+		}
+	}
+}
+
+func TestTwoStarsAreAnyNumberOfFoldersAsInBash(t *testing.T) {
+	dir := folder(t, map[string]string{
+		"a.txt": "", "b.md": "", "s/c.txt": "", "s/.h/d.txt": "", "s/t/u/e.txt": "", "s/t/b.md": "", "[x]/{y,z}/*/f.txt": "", "s.txt/g": "", "\xff/i.txt": "",
+	})
+	link := func(to, name string) {
+		if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link("nowhere", "s/t/gone")
+	t.Chdir(dir)
+	for _, pattern := range []string{
+		"**/*.txt", "s/**/*.txt", "./s/**/e.txt", "**/t/**/*.txt", "**/**/*.md", "s/**/u/*", "*/**/*.txt", "**/[a-d].*",
+		"../**/a.txt", dir + "/**/*.md", "**/*.txt/*", "**/{y,z}/**/?.txt", "s/**/t/b.md",
+	} {
+		out, err := exec.Command("bash", "-O", "globstar", "-O", "dotglob", "-O", "nullglob", "-c", `IFS=; p=$1
+			[[ $p != *'{'* ]] || p=${p//'{'/'\{'}; printf '%s\n' $p`, "bash", pattern).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want []string
+		for name := range strings.Lines(string(out)) {
+			want = append(want, filepath.Clean(strings.TrimSuffix(name, "\n")))
+		}
+		slices.Sort(want)
+		want = slices.Compact(want)
+		if got := column(t, bulkhead.Source{From: "glob:" + pattern}, plan.Options{}); len(got) == 0 || !slices.Equal(got, want) {
+			t.Errorf("%s (-bash +got)\n%s", pattern, cmp.Diff(want, got))
+		}
+	}
+	// Bash 5 follows a link from one folder to another, but none below that one.
+	link("..", "s/up")
+	link("s/t", "in")
+	all := []string{"s/.h", "s/.h/d.txt", "s/c.txt", "s/t", "s/t/b.md", "s/t/gone", "s/t/u", "s/t/u/e.txt", "s/up"}
+	for pattern, want := range map[string][]string{
+		"s/**": all, "s/**/": all, "s/**/**": all, "in/**/*.txt": {"in/u/e.txt"}, "**//b.md": {"b.md", "s/t/b.md"},
+	} {
+		if diff := cmp.Diff(want, column(t, bulkhead.Source{From: "glob:" + pattern}, plan.Options{Dir: dir})); diff != "" {
+			t.Errorf("%s (-want +got)\n%s", pattern, diff)
 		}
 	}
 }

@@ -47,8 +47,9 @@ loop that reads lines, write </dev/null or --stdin '' to leave them alone.
 
 With an input it runs once per item. A SOURCE is a file (one item per line,
 empty lines are skipped), - for standard input, a list a,b,c, a range 0..99 or
-0..99..2, or glob:PATTERN. Several --each form the product, the first varies
-slowest. --csv names the columns by its header.
+0..99..2, or glob:PATTERN, in which **/ is any number of folders. Several --each
+form the product, the first varies slowest. --csv names the columns by its
+header.
 
 {} {NAME} {#} in arguments, --env, --stdin and --pool stand for the item, a
 column of it, and its number from 1. Any other brace is literal; {{NAME} writes
