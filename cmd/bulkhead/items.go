@@ -201,7 +201,8 @@ func (a *app) exportCmd() *cobra.Command {
 
 joblog is GNU parallel's: parallel --resume-failed --joblog FILE takes it and
 runs what did not succeed. json is one object per line (the fields of bulkhead
-items -o json). csv has one column per input column, then the result.`,
+items -o json). csv has one column per input column, then the result; what is
+not known is empty.`,
 		Example: `  bulkhead export 7 --format joblog > log
   parallel --resume-failed --joblog log ./script :::: wikis.txt`,
 		Args:              exactly("RUN"),
@@ -269,19 +270,30 @@ func exportCSV(w io.Writer, r *bulkhead.Run, _ []bulkhead.Template) (func(bulkhe
 	_ = cw.Write(append(append([]string{"item"}, r.Spec.Columns...), "state", "attempt", "result", "exit_code", "signal",
 		"started", "duration_seconds", "cpu_seconds", "peak_memory_bytes", "output_bytes")) // kept until Error below
 	return func(it bulkhead.ItemStatus) error {
-			at := it.Attempt
+			at, v := it.Attempt, newItemView(&r.Spec, nil, it)
 			row := append([]string{strconv.FormatInt(it.Index, 10)}, it.Values...)
-			row = append(row, it.State.String(), strconv.Itoa(at.N))
+			row = append(row, v.State, strconv.Itoa(v.Attempt), outcome(at), known("%d", v.ExitCode), known("%d", v.Signal))
 			if at.N == 0 || at.State == bulkhead.ItemRunning {
-				return cw.Write(append(row, "", "", "", "", "", "", "", ""))
+				return cw.Write(append(row, "", "", "", "", ""))
 			}
-			return cw.Write(append(row, outcome(at), strconv.Itoa(at.ExitCode), strconv.Itoa(at.Signal),
-				at.Started.UTC().Format(time.RFC3339Nano), fmt.Sprintf("%.6f", at.Duration.Seconds()),
-				fmt.Sprintf("%.6f", at.CPU.Seconds()), strconv.FormatInt(at.PeakMemory, 10), strconv.FormatInt(at.Output.Bytes, 10)))
+			started := ""
+			if v.Started != nil {
+				started = v.Started.Format(time.RFC3339Nano)
+			}
+			return cw.Write(append(row, started, known("%.6f", v.Duration), known("%.6f", v.CPU),
+				known("%d", v.PeakMemory), strconv.FormatInt(v.Output, 10)))
 		}, func() error {
 			cw.Flush()
 			return cw.Error()
 		}
+}
+
+// known writes a number, and nothing where JSON has null.
+func known[T any](format string, number *T) string {
+	if number == nil {
+		return ""
+	}
+	return fmt.Sprintf(format, *number)
 }
 
 func (a *app) rmCmd() *cobra.Command {

@@ -58,7 +58,7 @@ type itemView struct {
 	Started    *time.Time        `json:"started"`
 	Duration   *float64          `json:"duration_seconds"`
 	CPU        *float64          `json:"cpu_seconds"`
-	PeakMemory int64             `json:"peak_memory_bytes"`
+	PeakMemory *int64            `json:"peak_memory_bytes"` // null also for less than can be told, see worker.Run
 	Output     int64             `json:"output_bytes"`
 	Dropped    int64             `json:"output_dropped_bytes"`
 	Command    []string          `json:"command"`
@@ -87,7 +87,10 @@ func newItemView(spec *bulkhead.Spec, command []bulkhead.Template, it bulkhead.I
 		duration, cpu := a.Duration.Seconds(), a.CPU.Seconds()
 		v.Duration, v.CPU = &duration, &cpu
 	}
-	v.PeakMemory, v.Output, v.Dropped = a.PeakMemory, a.Output.Bytes, a.Output.Dropped
+	if a.PeakMemory > 0 {
+		v.PeakMemory = &a.PeakMemory
+	}
+	v.Output, v.Dropped = a.Output.Bytes, a.Output.Dropped
 	return v
 }
 
