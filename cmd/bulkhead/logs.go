@@ -57,6 +57,7 @@ What cannot be read is named and left out; the exit code is then 125.`,
 	fl.IntVar(&f.tail, "tail", 0, "only the last `N` lines of each item (with --failed: 10)")
 	fl.IntVar(&f.attempt, "attempt", 0, "this attempt of the item (default: the last)")
 	fl.BoolVar(&f.times, "timestamps", false, "begin each line with its time")
+	completeNoFiles(cmd, "tail", "attempt")
 	return cmd
 }
 

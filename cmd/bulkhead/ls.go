@@ -47,6 +47,7 @@ limit, and exit_code of a finished single script.`,
 	outputVar(cmd, &out, "text or json")
 	cmd.Flags().IntVarP(&limit, "last", "n", 0, "only the last `N` runs (0: all)")
 	cmd.Flags().StringArrayVar(&states, "in", nil, "only runs in this `state`; repeat")
+	completeNoFiles(cmd, "last")
 	completeFlag(cmd, "in", strings.Fields(runStates)...)
 	return cmd
 }
@@ -231,33 +232,4 @@ func (a *app) withRun(ctx context.Context, text string, fn func(*sqlite.Store, *
 		return err
 	}
 	return fn(st, r)
-}
-
-// completeRuns completes the number of a run, with its name beside it.
-func (a *app) completeRuns(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	return a.completeMoreRuns(cmd, args, "")
-}
-
-// completeMoreRuns completes any number of runs, each once.
-func (a *app) completeMoreRuns(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	st, err := a.openStore(cmd.Context())
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	defer st.Close()
-	runs, err := st.Runs(cmd.Context(), 100)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	var out []string
-	for _, r := range runs {
-		if slices.Contains(args, r.ID.String()) {
-			continue
-		}
-		out = append(out, cobra.CompletionWithDesc(r.ID.String(), fmt.Sprintf("%s, %s", r.Spec.Name, r.State)))
-	}
-	return out, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
 }

@@ -119,15 +119,17 @@ gives its own exit code, 128+n when signal n ended it.`,
 	}
 	root.PersistentFlags().StringVar(&a.state, "state", "",
 		"state `folder` (default $BULKHEAD_STATE, else bulkhead in $XDG_STATE_HOME or ~/.local/state)")
-	root.PersistentPreRun = func(*cobra.Command, []string) { a.began = true }
-	root.AddCommand(a.runCmd(), a.lsCmd(), a.showCmd(), a.itemsCmd(), a.logsCmd(), a.waitCmd(), a.pauseCmd(),
-		a.resumeCmd(), a.cancelCmd(), a.retryCmd(), a.limitCmd(), a.exportCmd(), a.rmCmd(), a.continueCmd())
-	root.InitDefaultCompletionCmd()
-	for _, cmd := range root.Commands() {
-		if cmd.Name() == "completion" { // cobra's takes any shell and prints its help
-			cmd.Args, cmd.RunE = unknownCommand, func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	// It fails only for a flag that the command has not got.
+	_ = root.MarkPersistentFlagDirname("state")
+	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
+		a.began = true
+		if cmd.Name() == cobra.ShellCompRequestCmd {
+			plainDescriptions(root)
 		}
 	}
+	root.AddCommand(a.runCmd(), a.lsCmd(), a.showCmd(), a.itemsCmd(), a.logsCmd(), a.waitCmd(), a.pauseCmd(),
+		a.resumeCmd(), a.cancelCmd(), a.retryCmd(), a.limitCmd(), a.exportCmd(), a.rmCmd(), a.continueCmd())
+	setCompletion(root)
 	return root
 }
 

@@ -90,6 +90,9 @@ itself (SIGTERM and a hang-up too), as without Bulkhead.`,
 	fl.BoolVarP(&f.detach, "detach", "d", false, "go on in the background; print the run's id")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "print the first and last items and their number; run nothing")
 	outputVar(cmd, &f.output, "with -d: text or json")
+	completeNoFiles(cmd, "name", "comment", "limit", "rate", "pool", "halt", "timeout", "grace", "retries", "retry-delay",
+		"canary", "priority", "env", "stdin", "max-output")
+	_ = cmd.MarkFlagDirname("dir") // it fails only for a flag that there is not
 	return cmd
 }
 

@@ -183,13 +183,6 @@ func outputVar(cmd *cobra.Command, out *outputFlag, what string) {
 	completeFlag(cmd, "output", "text", "json")
 }
 
-// completeFlag completes the values of a flag.
-func completeFlag(cmd *cobra.Command, flag string, values ...string) {
-	complete := cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveKeepOrder)
-	// It fails only for a flag that the command has not got.
-	_ = cmd.RegisterFlagCompletionFunc(flag, complete)
-}
-
 // age is a duration for people: 45s, 3m, 5h, 12d.
 func age(d time.Duration) string {
 	switch {
