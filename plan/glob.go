@@ -40,7 +40,7 @@ func glob(pattern string, opts Options) ([]string, error) {
 	}
 	if len(names) == 0 {
 		return nil, usage("quote the pattern so that the shell leaves it alone, and check the folder",
-			"pattern %s matches no file%s", bulkhead.Quote(pattern), opts.where())
+			"pattern %s matches no file%s", bulkhead.Quote(pattern), opts.where(pattern))
 	}
 	if weigh(names) > MaxInner {
 		return nil, usage("use find … | bulkhead run --each - …", "pattern %s matches too many files: %d", bulkhead.Quote(pattern), len(names))

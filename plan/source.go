@@ -233,7 +233,7 @@ func openFile(name string, guess bool, opts Options) (*os.File, error) {
 		default:
 			hint = fmt.Sprintf("a list needs a comma: %s is a list of one", bulkhead.Quote(name+","))
 		}
-		return nil, usage(hint, "no file %s%s", bulkhead.Quote(name), opts.where())
+		return nil, usage(hint, "no file %s%s", bulkhead.Quote(name), opts.where(name))
 	}
 	if err != nil {
 		return nil, unreadable(err, name)
@@ -253,7 +253,7 @@ func openFile(name string, guess bool, opts Options) (*os.File, error) {
 func parseList(text string, guess bool, opts Options) (held, error) {
 	if guess {
 		if _, err := os.Stat(opts.path(text)); err == nil {
-			return held{}, usage(fmt.Sprintf("write file:%s or list:%[1]s", text), "%s is a list, and a file has this very name%s", bulkhead.Quote(text), opts.where())
+			return held{}, usage(fmt.Sprintf("write file:%s or list:%[1]s", text), "%s is a list, and a file has this very name%s", bulkhead.Quote(text), opts.where(text))
 		}
 	}
 	var values []string
@@ -277,8 +277,8 @@ func (o Options) path(name string) string {
 }
 
 // where says in which folder a relative name was looked for.
-func (o Options) where() string {
-	if o.Dir == "" {
+func (o Options) where(name string) string {
+	if o.Dir == "" || filepath.IsAbs(name) {
 		return ""
 	}
 	return " in " + o.Dir

@@ -196,6 +196,13 @@ func TestSourcesThatCannotBeReadSayWhy(t *testing.T) {
 			t.Errorf("%v has no *fs.PathError", err)
 		}
 	})
+	t.Run("no folder is named beside a whole path", func(t *testing.T) {
+		for from, want := range map[string]string{"/no/file": `no file "/no/file"`, "glob:/no/*": `pattern "/no/*" matches no file`} {
+			if _, err := plan.Open([]bulkhead.Source{{From: from}}, plan.Options{Dir: dir}); err == nil || err.Error() != want {
+				t.Errorf("%v, want %s", err, want)
+			}
+		}
+	})
 	t.Run("the working folder is not named", func(t *testing.T) {
 		t.Chdir(dir)
 		_, err := plan.Open([]bulkhead.Source{{From: "enwiki"}}, plan.Options{})

@@ -68,7 +68,7 @@ itself (SIGTERM and a hang-up too), as without Bulkhead.`,
 	}
 	fl := cmd.Flags()
 	fl.SetInterspersed(false)
-	fl.StringVarP(&f.file, "file", "f", "", "run `file` (YAML, the same fields as these flags); flags win")
+	fl.StringVarP(&f.file, "file", "f", "", "run `file` (YAML, the same fields as these flags; paths in it are relative to the current folder); flags win")
 	fl.StringArrayVar(&f.each, "each", nil, "`[NAME=]SOURCE` of items; repeat for the product")
 	fl.StringVar(&f.csv, "csv", "", "CSV or .tsv `file` whose header names the columns; - is standard input")
 	fl.StringVar(&f.name, "name", "", "name of the run (default: the command's base name)")
@@ -321,7 +321,7 @@ func (a *app) openInput(spec *bulkhead.Spec, file string) (*plan.Input, error) {
 			return nil, usage("save one of them to a file, and name the file", "standard input (-) cannot be both the run file and a source of items")
 		}
 	}
-	in, err := plan.Open(spec.Inputs, plan.Options{Stdin: a.stdin})
+	in, err := plan.Open(spec.Inputs, plan.Options{Stdin: a.stdin, Dir: spec.InputDir})
 	if err != nil {
 		return nil, fmt.Errorf("input: %w", err)
 	}
