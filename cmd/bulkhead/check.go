@@ -1,7 +1,9 @@
 package main
 
 import (
+	"fmt"
 	"os"
+	"slices"
 	"unicode/utf8"
 
 	"bulkhead.dev/bulkhead"
@@ -11,13 +13,7 @@ import (
 // checkTemplates parses every template once, so that a misspelt placeholder is
 // an error before anything is stored.
 func checkTemplates(spec *bulkhead.Spec) error {
-	texts := append(append([]string{}, spec.Command...), spec.Env...)
-	if spec.Stdin != nil {
-		texts = append(texts, *spec.Stdin)
-	}
-	for _, p := range spec.Pools {
-		texts = append(texts, p.Key)
-	}
+	texts := templates(spec)
 	for _, text := range texts {
 		// The spec is stored as JSON, which would change such bytes without a word.
 		if !utf8.ValidString(text) {
@@ -26,6 +22,32 @@ func checkTemplates(spec *bulkhead.Spec) error {
 	}
 	_, err := parseAll(texts, spec.Columns)
 	return err
+}
+
+// templates are all texts in which placeholders stand for something.
+func templates(spec *bulkhead.Spec) []string {
+	texts := append(append([]string{}, spec.Command...), spec.Env...)
+	if spec.Stdin != nil {
+		texts = append(texts, *spec.Stdin)
+	}
+	for _, p := range spec.Pools {
+		texts = append(texts, p.Key)
+	}
+	return texts
+}
+
+// unused says of a batch whose items make no difference to what is run that it
+// is one, and how to use them: rarely was that meant. It is "" otherwise.
+func unused(spec *bulkhead.Spec) string {
+	parsed, err := parseAll(templates(spec), spec.Columns)
+	differs := func(t bulkhead.Template) bool { return !t.Constant() }
+	if err != nil || spec.Single() || slices.ContainsFunc(parsed, differs) {
+		return ""
+	}
+	if len(spec.Columns) == 1 {
+		return "no argument uses the item; {} stands for it"
+	}
+	return fmt.Sprintf("no argument uses the item; {%s} stands for its column %[1]s", spec.Columns[0])
 }
 
 // checkCommand refuses a batch whose command is not there or not executable: one

@@ -118,6 +118,9 @@ func (a *app) run(cmd *cobra.Command, f *runFlags, args []string) error {
 	if err := checkTemplates(spec); err != nil {
 		return err
 	}
+	if note := unused(spec); note != "" {
+		fmt.Fprintln(a.stderr, "bulkhead: "+note)
+	}
 	if f.dryRun {
 		w := bufio.NewWriter(a.stdout)
 		return cmp.Or(dryRun(w, spec, in), w.Flush())
