@@ -55,6 +55,10 @@ header.
 column of it, and its number from 1. Any other brace is literal; {{NAME} writes
 {NAME}. Arguments go to exec as they are, no shell reads them.
 
+--halt ends the run when so many items failed: soon starts nothing more and lets
+what runs come to its end, now also ends what runs (SIGTERM, and SIGKILL after
+the grace). What is queued is cancelled.
+
 The first Ctrl-C starts nothing more and waits for what runs; bulkhead resume
 goes on later. The second cancels the run. A single script gets the first one
 itself (SIGTERM and a hang-up too), as without Bulkhead.`,
@@ -80,7 +84,7 @@ itself (SIGTERM and a hang-up too), as without Bulkhead.`,
 	fl.StringVar(&f.grace, "grace", "10s", "`time` between SIGTERM and SIGKILL")
 	fl.IntVar(&f.retries, "retries", 0, "further attempts of an item that failed or was lost")
 	fl.StringVar(&f.retryDelay, "retry-delay", "1s", "`time` before the first retry; doubles up to 5m")
-	fl.StringVar(&f.halt, "halt", "", "`soon|now,fail=N|N%`: end the run when so many failed")
+	fl.StringVar(&f.halt, "halt", "", "`soon|now,fail=N|N%`: end the run when so many failed; now also ends what runs")
 	fl.IntVar(&f.canary, "canary", 0, "let this many items succeed before the rest may start; pause when one fails")
 	fl.IntVar(&f.priority, "priority", 0, "higher first among the runs of one owner and one process")
 	fl.StringArrayVar(&f.env, "env", nil, "`NAME=TEMPLATE` for the environment; repeat")
