@@ -71,6 +71,9 @@ const (
 
 // completeMoreRuns completes any number of runs, each once.
 func (a *app) completeMoreRuns(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if _, there, err := a.stateThere(); err != nil || !there {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
 	st, err := a.openStore(cmd.Context())
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -30,8 +29,8 @@ func (a *app) logsCmd() *cobra.Command {
 
 What a script wrote to its standard output goes to standard output, the rest to
 standard error. With more than one item each line begins with the item's number.
-Without -f the items come in order; with -f lines come as they are written,
-until the run is over or Ctrl-C.
+Without -f the items come in order; with -f what is there comes first, then
+lines as they are written, until the run is over or Ctrl-C.
 
 What cannot be read is named and left out; the exit code is then 125.`,
 		Example: `  bulkhead logs 7 12
@@ -52,7 +51,7 @@ What cannot be read is named and left out; the exit code is then 125.`,
 		},
 	}
 	fl := cmd.Flags()
-	fl.BoolVarP(&f.follow, "follow", "f", false, "go on with what is written from now on")
+	fl.BoolVarP(&f.follow, "follow", "f", false, "print what is there, then what is written, until the run is over")
 	fl.BoolVar(&f.failed, "failed", false, "only failed items, the last lines of each")
 	fl.IntVar(&f.tail, "tail", 0, "only the last `N` lines of each item (with --failed: 10)")
 	fl.IntVar(&f.attempt, "attempt", 0, "this attempt of the item (default: the last)")
@@ -153,12 +152,23 @@ func (l *logReader) print(ctx context.Context, it bulkhead.ItemStatus) error {
 		return err
 	}
 	at, err := l.pick(ctx, it)
-	if err != nil || at.N == 0 {
+	if err != nil {
 		return err
+	}
+	if at.N == 0 {
+		l.neverStarted(it)
+		return nil
 	}
 	p := newLinePrinter(l, it.Index)
 	p.skip = l.beforeTail(at)
 	return errors.Join(l.read(at, p), p.end(at))
+}
+
+// neverStarted says of the one item that was asked for why there is nothing to print.
+func (l *logReader) neverStarted(it bulkhead.ItemStatus) {
+	if !l.prefixed {
+		fmt.Fprintf(l.app.stderr, "item %d of run %d has not started: it is %s\n", it.Index, l.run.ID, it.State)
+	}
 }
 
 // read gives what an attempt wrote to p. Its error is that of printing.
@@ -322,14 +332,15 @@ func (l *logReader) followItem(ctx context.Context, item int64) error {
 	over, seen := l.over(ctx, item), 0
 	for {
 		done := over()
-		var at bulkhead.Attempt
+		var now bulkhead.ItemStatus
 		err := l.store.Items(ctx, l.run, bulkhead.ItemQuery{From: item, To: item}, func(it bulkhead.ItemStatus) error {
-			at = it.Attempt
+			now = it
 			return nil
 		})
 		if err != nil {
 			return err
 		}
+		at := now.Attempt
 		if at.N > seen {
 			p := newLinePrinter(l, item)
 			if seen == 0 {
@@ -348,6 +359,9 @@ func (l *logReader) followItem(ctx context.Context, item int64) error {
 			continue
 		}
 		if done {
+			if seen == 0 {
+				l.neverStarted(now)
+			}
 			return nil
 		}
 		select {
@@ -397,96 +411,4 @@ func (l *logReader) ended(ctx context.Context, item int64, n int) bool {
 		return nil
 	})
 	return err != nil || over
-}
-
-// linePrinter prints chunks, each line with what it should begin with.
-type linePrinter struct {
-	reader *logReader
-	head   string
-	outs   [2]*bufio.Writer
-	mid    [2]bool // the stream is within a line
-	skip   int     // lines that are not printed
-	cut    int64   // bytes that were not kept
-	began  bool    // there was output
-	failed error   // why it cannot be printed
-}
-
-// outOf is the stream of a chunk, as an index.
-func outOf(c output.Chunk) int {
-	if c.Stream == output.Stderr {
-		return 1
-	}
-	return 0
-}
-
-func newLinePrinter(l *logReader, item int64) *linePrinter {
-	p := &linePrinter{reader: l, outs: [2]*bufio.Writer{bufio.NewWriter(l.app.stdout), bufio.NewWriter(l.app.stderr)}}
-	if l.prefixed {
-		p.head = fmt.Sprintf("[%d] ", item)
-	}
-	return p
-}
-
-func (p *linePrinter) chunk(c output.Chunk) error {
-	if c.Dropped > 0 && p.cut == 0 {
-		fmt.Fprintf(p.reader.app.stderr, "%s… bulkhead: the output is cut from here on (--max-output)\n", p.head)
-	}
-	p.began = true
-	p.cut += c.Dropped // a cut is told in several parts while it grows
-	i := outOf(c)
-	p.write(p.outs[i], &p.mid[i], c)
-	p.failed = p.outs[i].Flush()
-	return p.failed
-}
-
-// write fills w; its Flush reports what went wrong.
-func (p *linePrinter) write(w *bufio.Writer, mid *bool, c output.Chunk) {
-	if p.head == "" && !p.reader.flags.times && p.skip == 0 {
-		_, _ = w.Write(c.Data)
-		return
-	}
-	for data := c.Data; len(data) > 0; {
-		line, rest, whole := bytes.Cut(data, []byte("\n"))
-		data = rest
-		if p.skip > 0 {
-			if whole {
-				p.skip--
-			}
-			continue
-		}
-		if !*mid {
-			_, _ = w.WriteString(p.head)
-			if p.reader.flags.times {
-				_, _ = w.WriteString(c.At.UTC().Format("2006-01-02T15:04:05.000Z "))
-			}
-		}
-		_, _ = w.Write(line)
-		if whole {
-			_ = w.WriteByte('\n')
-		}
-		*mid = !whole
-	}
-}
-
-// flush ends unfinished lines, so that the next item begins on its own.
-func (p *linePrinter) flush() error {
-	var errs []error
-	for i, w := range p.outs {
-		if p.mid[i] && p.head != "" {
-			_ = w.WriteByte('\n')
-		}
-		errs = append(errs, w.Flush())
-	}
-	if p.cut > 0 {
-		fmt.Fprintf(p.reader.app.stderr, "%s… bulkhead: %d bytes were cut\n", p.head, p.cut)
-		p.cut = 0
-	}
-	return errors.Join(errs...)
-}
-
-func (p *linePrinter) end(at bulkhead.Attempt) error {
-	if at.State == bulkhead.ItemFailed && at.How == bulkhead.HowStart {
-		fmt.Fprintf(p.reader.app.stderr, "%sbulkhead: %s\n", p.head, at.Error)
-	}
-	return p.flush()
 }

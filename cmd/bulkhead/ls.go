@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,6 +39,9 @@ limit, and exit_code of a finished single script.`,
   bulkhead ls -o json | jq '.[0].counts.failed'`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if limit < 0 {
+				return usage("0 is all", "--last %d is less than 0", limit)
+			}
 			for _, s := range states {
 				if !strings.Contains(runStates, " "+s+" ") {
 					return usage("one of "+strings.TrimSpace(runStates), "--in %q is not a state of a run", s)
@@ -55,33 +61,58 @@ limit, and exit_code of a finished single script.`,
 const runStates = " accepting running held paused succeeded failed cancelled "
 
 func (a *app) ls(ctx context.Context, limit int, states []string, out outputFlag) error {
-	st, err := a.openStore(ctx)
+	views := []runView{}
+	dir, there, err := a.stateThere()
 	if err != nil {
 		return err
+	}
+	if there {
+		if views, err = a.listed(ctx, limit, states); err != nil {
+			return err
+		}
+	}
+	if out == "json" {
+		return writeJSON(a.stdout, views)
+	}
+	if len(views) == 0 {
+		fmt.Fprintf(a.stderr, "no runs in %s\n", dir)
+		return nil
+	}
+	return printRuns(a.stdout, views, time.Now())
+}
+
+// stateThere returns the state folder and whether there is one: a command that
+// only looks makes none.
+func (a *app) stateThere() (dir string, there bool, err error) {
+	if dir, err = a.stateDir(); err != nil {
+		return "", false, err
+	}
+	_, err = os.Stat(dir)
+	return dir, !errors.Is(err, fs.ErrNotExist), nil // what else is wrong with it, opening it says
+}
+
+// listed returns the runs to list.
+func (a *app) listed(ctx context.Context, limit int, states []string) ([]runView, error) {
+	st, err := a.openStore(ctx)
+	if err != nil {
+		return nil, err
 	}
 	defer st.Close()
 	runs, err := st.Runs(ctx, limit)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	views := []runView{}
 	for _, r := range runs {
 		if err := checkOwner(st, r); err != nil {
-			return err
+			return nil, err
 		}
 		if len(states) > 0 && !slices.Contains(states, r.Shown().String()) {
 			continue
 		}
 		views = append(views, newRunView(r))
 	}
-	if out == "json" {
-		return writeJSON(a.stdout, views)
-	}
-	if len(views) == 0 {
-		fmt.Fprintf(a.stderr, "no runs in %s\n", st.Dir())
-		return nil
-	}
-	return printRuns(a.stdout, views, time.Now())
+	return views, nil
 }
 
 func printRuns(w io.Writer, views []runView, now time.Time) error {
@@ -221,6 +252,14 @@ func (a *app) withRun(ctx context.Context, text string, fn func(*sqlite.Store, *
 	id, err := parseRun(text)
 	if err != nil {
 		return err
+	}
+	dir, there, err := a.stateThere()
+	if err != nil {
+		return err
+	}
+	if !there {
+		return &bulkhead.Error{Code: bulkhead.CodeNotFound, Message: fmt.Sprintf("there is no run %d: there is no state folder %s", id, dir),
+			Hint: "give another one with --state or BULKHEAD_STATE"}
 	}
 	st, err := a.openStore(ctx)
 	if err != nil {

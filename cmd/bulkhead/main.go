@@ -128,9 +128,21 @@ gives its own exit code, 128+n when signal n ended it.`,
 		}
 	}
 	root.AddCommand(a.runCmd(), a.lsCmd(), a.showCmd(), a.itemsCmd(), a.logsCmd(), a.waitCmd(), a.pauseCmd(),
-		a.resumeCmd(), a.cancelCmd(), a.retryCmd(), a.limitCmd(), a.exportCmd(), a.rmCmd(), a.continueCmd())
+		a.resumeCmd(), a.cancelCmd(), a.retryCmd(), a.limitCmd(), a.exportCmd(), a.rmCmd(), a.versionCmd(), a.continueCmd())
 	setCompletion(root)
 	return root
+}
+
+// versionCmd is --version for those who look for a command.
+func (a *app) versionCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Args: exactly(),
+		Short: "Print the version",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintf(a.stdout, "%s version %s\n", cmd.Root().Name(), version)
+			return err
+		},
+	}
 }
 
 // stateDir is the state folder to use.

@@ -47,13 +47,14 @@ loop that reads lines, write </dev/null or --stdin '' to leave them alone.
 
 With an input it runs once per item. A SOURCE is a file (one item per line,
 empty lines are skipped), - for standard input, a list a,b,c, a range 0..99 or
-0..99..2, or glob:PATTERN, in which **/ is any number of folders. Several --each
-form the product, the first varies slowest. --csv names the columns by its
-header.
+0..99..2, or glob:PATTERN, in which **/ is any number of folders. file: and list:
+before it say which is meant. Several --each form the product, the first varies
+slowest. --csv names the columns by its header.
 
 {} {NAME} {#} in arguments, --env, --stdin and --pool stand for the item, a
-column of it, and its number from 1. Any other brace is literal; {{NAME} writes
-{NAME}. Arguments go to exec as they are, no shell reads them.
+column of it, and its number from 1. Of several --each without a NAME {1} is the
+first, {2} the second. Any other brace is literal; {{NAME} writes {NAME}.
+Arguments go to exec as they are, no shell reads them.
 
 --halt ends the run when so many items failed: soon starts nothing more and lets
 what runs come to its end, now also ends what runs (SIGTERM, and SIGKILL after
@@ -70,6 +71,12 @@ itself (SIGTERM and a hang-up too), as without Bulkhead.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.run(cmd, &f, args) },
 	}
+	f.define(cmd)
+	return cmd
+}
+
+// define gives a command the flags.
+func (f *runFlags) define(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.SetInterspersed(false)
 	fl.StringVarP(&f.file, "file", "f", "", "run `file` (YAML, the same fields as these flags; paths in it are relative to the current folder); flags win")
@@ -78,9 +85,9 @@ itself (SIGTERM and a hang-up too), as without Bulkhead.`,
 	fl.StringVar(&f.name, "name", "", "name of the run (default: the command's base name)")
 	fl.StringVar(&f.comment, "comment", "", "why; often a task number")
 	fl.IntVar(&f.limit, "limit", runtime.NumCPU(), "items at once")
-	fl.StringVar(&f.rate, "rate", "", "starts per time: `50/s`, 30/m, 10/h")
+	fl.StringVar(&f.rate, "rate", "", "starts per time: `50/s`, 30/m, 10/h; a bare number is per second")
 	fl.StringArrayVar(&f.pool, "pool", nil, "`NAME[:KEY]=N`: at most N at once in this process, of each key if it has placeholders; repeat")
-	fl.StringVar(&f.timeout, "timeout", "", "end an attempt after this `time`: 30s, 5m, 1d 2h")
+	fl.StringVar(&f.timeout, "timeout", "", "end an attempt after this `time`: 30s, 5m, 1d 2h; a bare number is seconds")
 	fl.StringVar(&f.grace, "grace", "10s", "`time` between SIGTERM and SIGKILL")
 	fl.IntVar(&f.retries, "retries", 0, "further attempts of an item that failed or was lost")
 	fl.StringVar(&f.retryDelay, "retry-delay", "1s", "`time` before the first retry; doubles up to 5m")
@@ -97,7 +104,6 @@ itself (SIGTERM and a hang-up too), as without Bulkhead.`,
 	completeNoFiles(cmd, "name", "comment", "limit", "rate", "pool", "halt", "timeout", "grace", "retries", "retry-delay",
 		"canary", "priority", "env", "stdin", "max-output")
 	_ = cmd.MarkFlagDirname("dir") // it fails only for a flag that there is not
-	return cmd
 }
 
 func (a *app) run(cmd *cobra.Command, f *runFlags, args []string) error {
@@ -375,7 +381,7 @@ func dryRun(w io.Writer, spec *bulkhead.Spec, in *plan.Input) error {
 	for _, it := range last {
 		line(it)
 	}
-	fmt.Fprintf(w, "%d items, limit %d; nothing was run\n", n, spec.Limit)
+	fmt.Fprintf(w, "%s, limit %d; nothing was run\n", items(n), spec.Limit)
 	return nil
 }
 
