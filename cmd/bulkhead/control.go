@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -225,7 +226,8 @@ func (a *app) retry(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, sel 
 	if r.State == bulkhead.RunAccepting {
 		return accepting(st, r)
 	}
-	if err := checkRetry(ctx, st, r, sel); err != nil {
+	again, err := checkRetry(ctx, st, r, sel)
+	if err != nil {
 		return err
 	}
 	if err := checkFilesOf(st, r); err != nil {
@@ -235,13 +237,14 @@ func (a *app) retry(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, sel 
 	if err != nil {
 		return err
 	}
+	fmt.Fprintf(a.stderr, "run %d: %s, limit %d\n", r.ID, again, r.Limit)
 	if owner {
 		stays, err := a.retryPaused(ctx, st, r.ID)
 		if err != nil {
 			return err
 		}
 		if !stays {
-			return a.takeOver(ctx, st, r.ID, detach)
+			return a.takeOver(ctx, st, r.ID, takeover{detach: detach, told: true})
 		}
 	}
 	return a.sayRetried(ctx, st, r.ID)
@@ -277,33 +280,46 @@ func (a *app) sayRetried(ctx context.Context, st *sqlite.Store, id bulkhead.RunI
 	return nil
 }
 
-// checkRetry refuses a retry that would do nothing, or not what was meant.
-func checkRetry(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, sel bulkhead.Selection) error {
-	c, n := r.Counts, int64(len(sel.Items))
-	for _, s := range []struct {
-		wanted bool
-		count  int64
-	}{{sel.Failed, c.Failed}, {sel.Lost, c.Lost}, {sel.Cancelled, c.Cancelled}} {
-		if s.wanted {
-			n += s.count
+// checkRetry refuses a retry that would do nothing, or not what was meant, and
+// says what it will do.
+func checkRetry(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, sel bulkhead.Selection) (again string, err error) {
+	c, n, fine := r.Counts, int64(0), int64(0)
+	wanted := map[bulkhead.ItemState]bool{
+		bulkhead.ItemFailed: sel.Failed, bulkhead.ItemLost: sel.Lost, bulkhead.ItemCancelled: sel.Cancelled,
+	}
+	for state, is := range wanted {
+		if is {
+			n += *c.Of(state)
 		}
 	}
-	if n == 0 {
-		return &bulkhead.Error{Code: bulkhead.CodeConflict, Message: fmt.Sprintf("run %d has no such items: %d failed, %d lost, %d cancelled", r.ID, c.Failed, c.Lost, c.Cancelled)}
-	}
-	return eachItem(ctx, st, r, bulkhead.ItemQuery{From: 1, To: 1}, sel.Items, func(it bulkhead.ItemStatus) error {
-		if len(sel.Items) == 0 {
-			return nil
-		}
+	check := func(it bulkhead.ItemStatus) error {
 		switch {
 		case it.State == bulkhead.ItemQueued || it.State == bulkhead.ItemRunning:
 			return &bulkhead.Error{Code: bulkhead.CodeConflict, Message: fmt.Sprintf("item %d of run %d is %s", it.Index, r.ID, it.State)}
 		case it.Attempt.N == 0:
 			return &bulkhead.Error{Code: bulkhead.CodeConflict, Message: fmt.Sprintf("item %d of run %d never started", it.Index, r.ID),
 				Hint: fmt.Sprintf("bulkhead retry %d --cancelled queues all that never started", r.ID)}
+		case wanted[it.State]: // counted already
+			return nil
+		case it.State == bulkhead.ItemSucceeded:
+			fine++
 		}
+		n++
 		return nil
-	})
+	}
+	if items := slices.Compact(slices.Sorted(slices.Values(sel.Items))); len(items) > 0 {
+		if err := eachItem(ctx, st, r, bulkhead.ItemQuery{}, items, check); err != nil {
+			return "", err
+		}
+	}
+	if n == 0 {
+		return "", &bulkhead.Error{Code: bulkhead.CodeConflict, Message: fmt.Sprintf("run %d has no such items: %d failed, %d lost, %d cancelled", r.ID, c.Failed, c.Lost, c.Cancelled)}
+	}
+	again = fmt.Sprintf("%d of %s again", n, counted(c.Total()))
+	if fine > 0 {
+		again += fmt.Sprintf(" (%d had succeeded)", fine)
+	}
+	return again, nil
 }
 
 func (a *app) waitCmd() *cobra.Command {
@@ -387,7 +403,7 @@ func (a *app) continueCmd() *cobra.Command {
 			if ok, err := st.Own(id); err != nil || !ok {
 				return errors.Join(err, fmt.Errorf("run %d is not ours", id))
 			}
-			return a.takeOver(cmd.Context(), st, id, false)
+			return a.takeOver(cmd.Context(), st, id, takeover{})
 		},
 	}
 }

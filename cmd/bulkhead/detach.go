@@ -56,8 +56,8 @@ func (a *app) detach(st *sqlite.Store, r *bulkhead.Run, out outputFlag) error {
 	if err := cmd.Process.Release(); err != nil {
 		return err
 	}
-	fmt.Fprintf(a.stderr, "run %d: %s: %s, in the background; `bulkhead wait %d` waits, `bulkhead logs %d -f` follows\n",
-		r.ID, r.Spec.Name, items(r.Counts.Total()), r.ID, r.ID)
+	fmt.Fprintf(a.stderr, "run %d: %s: %s, in the background; `bulkhead wait %[1]d` waits, `bulkhead logs %[1]d -f` follows\n",
+		r.ID, r.Spec.Name, toGo(r.Counts))
 	if out == "json" {
 		return writeJSON(a.stdout, newRunView(r))
 	}

@@ -26,6 +26,7 @@ type local struct {
 	ctx    context.Context
 	store  *sqlite.Store
 	began  time.Time
+	told   bool          // it was said already what is to run
 	up     chan struct{} // closed when worker or upErr is set
 	worker *worker.Worker
 	upErr  error

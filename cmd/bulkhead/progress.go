@@ -29,11 +29,9 @@ const lookEvery = 500 * time.Millisecond
 // statusLines prints a line every statusEvery and whenever the run's state
 // changes, and one at the start that says what to type in another terminal.
 func (l *local) statusLines(r *bulkhead.Run) (stop func()) {
-	items := counted(r.Counts.Total())
-	if left := r.Counts.Queued + r.Counts.Running; left < r.Counts.Total() {
-		items = fmt.Sprintf("%d of %s to go", left, items)
+	if !l.told {
+		l.say("run %d: %s: %s, limit %d", r.ID, r.Spec.Name, toGo(r.Counts), r.Limit)
 	}
-	l.say("run %d: %s: %s, limit %d", r.ID, r.Spec.Name, items, r.Limit)
 	done, gone := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(gone)
@@ -61,6 +59,15 @@ func (l *local) statusLines(r *bulkhead.Run) (stop func()) {
 		close(done)
 		<-gone
 	}
+}
+
+// toGo says how many items are left to run.
+func toGo(c bulkhead.Counts) string {
+	items := counted(c.Total())
+	if left := c.Queued + c.Running; left < c.Total() {
+		return fmt.Sprintf("%d of %s to go", left, items)
+	}
+	return items
 }
 
 // statusLine is how a run stands, in one line.
@@ -128,6 +135,9 @@ func (a *app) summary(r *bulkhead.Run, since time.Time) {
 	took := ""
 	if !since.IsZero() && !r.Finished.IsZero() {
 		took = " in " + age(r.Finished.Sub(since))
+		if since.After(r.Started) {
+			took += fmt.Sprintf(" (%s since it started)", age(r.Finished.Sub(r.Started)))
+		}
 	}
 	fmt.Fprintf(a.stderr, "run %d: %s%s: %d succeeded, %d failed, %d lost, %d cancelled", r.ID, r.Shown(), took,
 		c.Succeeded, c.Failed, c.Lost, c.Cancelled)

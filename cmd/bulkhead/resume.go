@@ -45,9 +45,15 @@ compared.`,
 	return cmd
 }
 
+// takeover is how to go on with a run.
+type takeover struct {
+	detach bool
+	told   bool // what is to run was said already
+}
+
 // takeOver goes on with a run that this process owns.
-func (a *app) takeOver(ctx context.Context, st *sqlite.Store, id bulkhead.RunID, detach bool) error {
-	if detach {
+func (a *app) takeOver(ctx context.Context, st *sqlite.Store, id bulkhead.RunID, how takeover) error {
+	if how.detach {
 		// Before we return, so that whoever asks next sees a run that goes on.
 		if err := a.carryOut(ctx, st, id); err != nil {
 			return err
@@ -57,10 +63,11 @@ func (a *app) takeOver(ctx context.Context, st *sqlite.Store, id bulkhead.RunID,
 	if err != nil {
 		return err
 	}
-	if detach {
+	if how.detach {
 		return a.detach(st, r, "")
 	}
 	l := a.adopt(ctx, st, r.Spec.Grace)
+	l.told = how.told
 	defer l.closeWorker()
 	return l.own(r)
 }
@@ -87,7 +94,7 @@ func (a *app) resume(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, det
 	if !owner {
 		return a.say(ctx, st, r.ID)
 	}
-	return a.takeOver(ctx, st, r.ID, detach)
+	return a.takeOver(ctx, st, r.ID, takeover{detach: detach})
 }
 
 // compareInput reads the first n items of the input again (-1: all) and refuses
@@ -211,5 +218,5 @@ func (a *app) resumeAccepting(ctx context.Context, st *sqlite.Store, r *bulkhead
 	if err := l.acceptBatches(ctx, r, in, stored); err != nil {
 		return err
 	}
-	return a.takeOver(ctx, st, r.ID, detach)
+	return a.takeOver(ctx, st, r.ID, takeover{detach: detach})
 }

@@ -354,7 +354,7 @@ func dryRun(w io.Writer, spec *bulkhead.Spec, in *plan.Input) error {
 	}
 	if spec.Single() {
 		line(bulkhead.Item{Index: 1})
-		fmt.Fprintln(w, "1 item; nothing was run")
+		fmt.Fprintln(w, counted(1)+"; nothing was run")
 		return nil
 	}
 	var last []bulkhead.Item
@@ -381,7 +381,7 @@ func dryRun(w io.Writer, spec *bulkhead.Spec, in *plan.Input) error {
 	for _, it := range last {
 		line(it)
 	}
-	fmt.Fprintf(w, "%s, limit %d; nothing was run\n", items(n), spec.Limit)
+	fmt.Fprintf(w, "%s, limit %d; nothing was run\n", counted(n), spec.Limit)
 	return nil
 }
 

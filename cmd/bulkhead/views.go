@@ -198,14 +198,6 @@ func age(d time.Duration) string {
 	return fmt.Sprintf("%dd", int(d.Hours())/24)
 }
 
-// items is a number of items for people: 1 item, 2 items.
-func items(n int64) string {
-	if n == 1 {
-		return "1 item"
-	}
-	return fmt.Sprintf("%d items", n)
-}
-
 // printable makes text safe for a terminal line: control bytes become ·. What
 // takes more than width columns is cut; 0 is any width.
 func printable(s string, width int) string {
