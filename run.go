@@ -173,6 +173,10 @@ type Run struct {
 	Mark uint64
 }
 
+// Stopping begins the reason of a run that starts nothing more while what runs
+// of it goes on to its end.
+const Stopping = "stopping: "
+
 // Shown is the state to show: held while a verdict lets nothing start.
 func (r *Run) Shown() RunState {
 	if r.State == RunRunning && r.Held {

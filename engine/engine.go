@@ -186,7 +186,8 @@ func (e *Engine) Poke() {
 func (e *Engine) Over() <-chan struct{} { return e.done }
 
 // Drain starts nothing more; Run returns once nothing runs. Unfinished runs are
-// paused for the given reason. It may be called from any goroutine.
+// paused for the given reason, which is shown as that of stopping until then. It
+// may be called from any goroutine.
 func (e *Engine) Drain(reason string) {
 	e.mu.Lock()
 	e.draining = reason
@@ -195,8 +196,8 @@ func (e *Engine) Drain(reason string) {
 }
 
 // Run is the loop. It returns nil when every run is finished, drained, or paused
-// by its canary. When
-// ctx ends it returns at once: what runs then stays leased, and is lost.
+// by its canary. When ctx ends it returns at once: what runs then stays leased,
+// and is lost.
 func (e *Engine) Run(ctx context.Context) error {
 	defer e.close()
 	poll := time.NewTicker(e.opts.Poll)

@@ -449,8 +449,8 @@ func (r *run) view(draining string) RunView {
 		Limit: r.Limit, LimitReason: fmt.Sprintf("limit: %d at once", r.Limit),
 		NextStart: r.nextStart, Interval: r.Spec.Rate.Interval(), Stop: r.stop(),
 	}
-	if v.Stop == "" {
-		v.Stop = draining
+	if v.Stop == "" && draining != "" {
+		v.Stop = bulkhead.Stopping + draining
 	}
 	if r.inCanary() {
 		if left := r.Spec.Canary - int(r.Counts.Succeeded); left < v.Limit {

@@ -138,7 +138,7 @@ func TestALiveDisplayShowsABatchAndLeavesTheTerminalAsItWas(t *testing.T) {
 
 	tt.types(t, "\x03")
 	v.sees(t, `^run 1: interrupted \(Ctrl-C\): starting nothing more, waiting for what runs; once more`, `^run 1: sh  T363966 +running`,
-		`^waits: interrupted`, `^running +1 `, `^failed +2 `)
+		`^stopping: interrupted`, `^running +1 `, `^failed +2 `)
 	tt.types(t, "\x03")
 	if code := q.wait(); code != 3 {
 		t.Errorf("exit code %d", code)
@@ -208,7 +208,7 @@ func TestADisplayEndsWithASignalAsItDoesWithCtrlC(t *testing.T) {
 	p.ran(2)
 	v.sees(t, `^0/6 done, 2/2 running`)
 	q.signal(syscall.SIGTERM)
-	v.sees(t, `^run 1: interrupted \(SIGTERM\)`, `^waits: interrupted`)
+	v.sees(t, `^run 1: interrupted \(SIGTERM\)`, `^stopping: interrupted`)
 	p.open()
 	if code := q.wait(); code != 3 {
 		t.Errorf("exit code %d", code)

@@ -108,12 +108,20 @@ func TestARunIsHeldWhileTheDiskIsFullAndGoesOnByItself(t *testing.T) {
 	fill(t, disk) // what was kept in reserve, too
 	held(p)
 	p.consistent(1)
+	waiter := p.start("wait", "1")
+	eventually(t, "who waits for it is told why", func() bool { return strings.Contains(waiter.says(), "run 1: held: ") })
+	if !full.MatchString(waiter.says()) {
+		t.Errorf("wait does not name the full disk: %s", waiter.says())
+	}
 	free(t, disk)
 	begin := time.Now()
 	if code := q.wait(); code != 0 {
 		t.Errorf("exit code %d: %s", code, q.says())
 	}
 	t.Logf("over %v after there was room", time.Since(begin))
+	if code := waiter.wait(); code != 0 {
+		t.Errorf("exit code %d of wait: %s", code, waiter.says())
+	}
 	allOnce(p, 60)
 }
 

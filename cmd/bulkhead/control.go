@@ -159,9 +159,9 @@ func (a *app) say(ctx context.Context, st *sqlite.Store, id bulkhead.RunID) erro
 	if err != nil {
 		return err
 	}
-	reason := ""
-	if r.Reason != "" {
-		reason = ": " + r.Reason
+	reason := reasonOf(r)
+	if reason != "" {
+		reason = ": " + reason
 	}
 	fmt.Fprintf(a.stderr, "run %d: %s, limit %d, %d running, %d queued%s\n", r.ID, standing(r), r.Limit, r.Counts.Running, r.Counts.Queued, reason)
 	return nil
@@ -343,7 +343,7 @@ const waitEvery = 100 * time.Millisecond
 func (a *app) wait(ctx context.Context, st *sqlite.Store, id bulkhead.RunID) error {
 	tick := time.NewTicker(waitEvery)
 	defer tick.Stop()
-	report := every(statusEvery)
+	report, shown := every(statusEvery), bulkhead.RunRunning
 	var m meter
 	for {
 		// The lock first: an owner that ends stores how before it lets go.
@@ -368,8 +368,9 @@ func (a *app) wait(ctx context.Context, st *sqlite.Store, id bulkhead.RunID) err
 			return exitError(exitInterrupted)
 		}
 		m.add(time.Now(), r.Counts.Finished())
-		if report() {
+		if now := r.Shown(); now != shown && now != bulkhead.RunAccepting || report() {
 			fmt.Fprintln(a.stderr, statusLine(r, &m))
+			shown = now
 		}
 		select {
 		case <-tick.C:

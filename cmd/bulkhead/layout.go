@@ -83,7 +83,7 @@ func (s *scene) header(width int) string {
 // tint is the colour of the state and of the reason: what needs somebody's eye
 // has one.
 func (s *scene) tint() ansi.Style {
-	if s.run.Shown() == bulkhead.RunRunning && s.run.Ending == 0 {
+	if s.run.Shown() == bulkhead.RunRunning && !stopping(&s.run.Run) {
 		return faint
 	}
 	return yellow
@@ -137,10 +137,11 @@ func (s *scene) counts(width int) string {
 
 // reason is why the next item does not start; empty when nothing waits.
 func (s *scene) reason(width int) string {
-	if s.run.Reason == "" {
+	why := waits(&s.run.Run)
+	if why == "" {
 		return ""
 	}
-	return s.tint().Styled(printable("waits: "+s.run.Reason, width))
+	return s.tint().Styled(printable(why, width))
 }
 
 // row is one line about an item.

@@ -89,7 +89,7 @@ failed   71  timeout, again  wiki=a·[31m key=b
 		"while it is cancelled": {change: func(s *scene) {
 			s.run.Ending, s.run.Reason, s.run.Live, s.failures, s.forecast = bulkhead.RunCancelled, "cancelled by ann@host", nil, nil, nil
 			s.run.Counts = bulkhead.Counts{Succeeded: 5, Cancelled: 5}
-		}, width: 60, height: 9, want: "\nrun 7: requeue      cancelled once what runs has ended 1m02s\n━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━  50%\n5/10 done, 5 cancelled\nwaits: cancelled by ann@host\n"},
+		}, width: 60, height: 9, want: "\nrun 7: requeue      cancelled once what runs has ended 1m02s\n━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━  50%\n5/10 done, 5 cancelled\nstopping: cancelled by ann@host\n"},
 		"lines kept for items that may come": {change: func(s *scene) {
 			s.rows, s.run.Live, s.run.Counts = 3, nil, bulkhead.Counts{Queued: 1}
 			s.failures = s.failures[:1]

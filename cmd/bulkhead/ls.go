@@ -165,7 +165,7 @@ func showRun(w io.Writer, r *bulkhead.Run) error {
 	line("Run", "%d", r.ID)
 	line("Name", "%s", s.Name)
 	line("State", "%s", r.Shown())
-	optional("Reason", r.Reason)
+	optional("Reason", reasonOf(r))
 	optional("Comment", s.Comment)
 	line("Owner", "%s", s.Owner)
 	line("Command", "%s", shellLine(s.Command))
@@ -204,7 +204,7 @@ func showLimits(s *bulkhead.Spec, line func(name, format string, args ...any)) {
 		line("Halt", "%s", s.Halt)
 	}
 	if s.Canary > 0 {
-		line("Canary", "%d items", s.Canary)
+		line("Canary", "%s", counted(int64(s.Canary)))
 	}
 	if s.Priority != 0 {
 		line("Priority", "%d", s.Priority)

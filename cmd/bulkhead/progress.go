@@ -80,11 +80,33 @@ func statusLine(st *bulkhead.Run, m *meter) string {
 	}
 	parts = append(parts, unsuccessful(c)...)
 	parts = append(parts, m.forecast(st)...)
-	if st.Reason != "" {
-		parts = append(parts, "waits: "+st.Reason)
+	if why := waits(st); why != "" {
+		parts = append(parts, why)
 	}
 	return strings.Join(parts, ", ")
 }
+
+// reasonOf is the reason to show, also of a run that somebody or its halt has
+// ended and of which something still runs.
+func reasonOf(r *bulkhead.Run) string {
+	if r.Ending != 0 && !r.State.Finished() {
+		return bulkhead.Stopping + r.Reason
+	}
+	return r.Reason
+}
+
+// waits says why nothing more starts, or not the next item.
+func waits(r *bulkhead.Run) string {
+	why := reasonOf(r)
+	if why == "" || stopping(r) {
+		return why
+	}
+	return "waits: " + why
+}
+
+// stopping reports whether nothing more of a run starts, and what runs goes on to
+// its end.
+func stopping(r *bulkhead.Run) bool { return strings.HasPrefix(reasonOf(r), bulkhead.Stopping) }
 
 // counted is a number of items in words.
 func counted(n int64) string {
@@ -201,7 +223,7 @@ func (m *meter) rate() float64 {
 // forecast says how fast items end and when all have, while the run goes on.
 func (m *meter) forecast(r *bulkhead.Run) (parts []string) {
 	rate := m.rate()
-	if rate <= 0 || r.Shown() != bulkhead.RunRunning || r.Ending != 0 {
+	if rate <= 0 || r.Shown() != bulkhead.RunRunning || stopping(r) {
 		return nil
 	}
 	format := "%.2g/s"

@@ -125,6 +125,15 @@ func TestAStatusLineSaysWhatMatters(t *testing.T) {
 				Counts: bulkhead.Counts{Queued: 9, Lost: 1}}, &meter{},
 			"run 7: held: 1 of 10 done (10%), 1 lost, waits: store: disk is full",
 		},
+		"interrupted, and something still runs": {
+			bulkhead.Run{ID: 7, State: bulkhead.RunRunning, Reason: bulkhead.Stopping + "interrupted", Counts: bulkhead.Counts{Queued: 4, Running: 1, Succeeded: 5}}, measured(5),
+			"run 7: running: 5 of 10 done (50%), 1 running, stopping: interrupted",
+		},
+		"cancelled, and something still runs": {
+			bulkhead.Run{ID: 7, State: bulkhead.RunRunning, Ending: bulkhead.RunCancelled, Reason: "cancelled by ann",
+				Counts: bulkhead.Counts{Running: 1, Succeeded: 5, Cancelled: 4}}, measured(5),
+			"run 7: cancelled once what runs has ended: 5 of 10 done (50%), 1 running, 4 cancelled, stopping: cancelled by ann",
+		},
 		"a rate that says nothing about the end": {
 			bulkhead.Run{ID: 7, State: bulkhead.RunPaused, Counts: bulkhead.Counts{Queued: 9, Cancelled: 1}}, measured(0),
 			"run 7: paused: 0 of 10 done (0%), 1 cancelled",

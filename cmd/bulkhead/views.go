@@ -35,7 +35,7 @@ type runView struct {
 
 func newRunView(r *bulkhead.Run) runView {
 	v := runView{
-		ID: r.ID, Name: r.Spec.Name, State: r.Shown().String(), Reason: r.Reason, Comment: r.Spec.Comment,
+		ID: r.ID, Name: r.Spec.Name, State: r.Shown().String(), Reason: reasonOf(r), Comment: r.Spec.Comment,
 		Owner: r.Spec.Owner, Created: when(r.Created), Started: when(r.Started), Finished: when(r.Finished),
 		Counts: r.Counts, Command: r.Spec.Command, Limit: r.Limit,
 	}
