@@ -31,9 +31,14 @@ func heeded() (list []os.Signal) {
 	return list
 }
 
+// twinTime is how soon after a signal the same one is no further one: timeout(1)
+// sends it to its child and to its whole process group. Ctrl-C comes once.
+const twinTime = 100 * time.Millisecond
+
 // handleSignals lets the first Ctrl-C drain the run, the second cancel it and
-// the third kill what is left. A single script gets the first one itself. It returns what undoes it. Meanwhile a reader who
-// has gone (… | head) makes a write fail, and does not end the run.
+// the third kill what is left. A single script gets the first one itself. It
+// returns what undoes it. Meanwhile a reader who has gone (… | head) makes a write
+// fail, and does not end the run.
 func (l *local) handleSignals(r *bulkhead.Run) (stop func()) {
 	ch := make(chan os.Signal, 8)
 	if len(l.app.signals) > 0 { // none would mean all
@@ -43,10 +48,16 @@ func (l *local) handleSignals(r *bulkhead.Run) (stop func()) {
 	signal.Notify(gone, syscall.SIGPIPE)
 	done := make(chan struct{})
 	go func() {
-		for count := 1; ; count++ {
+		var last os.Signal
+		var at time.Time
+		for count := 1; ; {
 			select {
 			case s := <-ch:
-				l.interrupt(r, s, count)
+				twin := s == last && s != os.Interrupt && time.Since(at) < twinTime
+				if last, at = s, time.Now(); !twin {
+					l.interrupt(r, s, count)
+					count++
+				}
 			case <-done:
 				return
 			}
