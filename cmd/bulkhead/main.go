@@ -1,6 +1,6 @@
 // Command bulkhead runs maintenance scripts, one or a million, durably and
-// within limits. This folder wires the packages together; each file is one
-// command, and local.go is what they share.
+// within limits. This folder wires the packages together; commands that belong
+// together are one file, and local.go is what they share.
 package main
 
 import (
