@@ -233,6 +233,23 @@ func TestACountSaysWhoAskedForWhatAndWhatIsThere(t *testing.T) {
 	}
 }
 
+func TestRequestsAreCountedHoweverLongTheAuditLog(t *testing.T) {
+	l := lab.Start(t)
+	before := l.Requests(t)
+	const times, size = 250, 450_000 // more than the API server puts into one file by default
+	for range times {
+		err := l.Client().Discovery().RESTClient().Get().AbsPath("/version").Param("x", strings.Repeat("x", size)).Do(t.Context()).Error()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	now := l.Requests(t)
+	version := func(r lab.Request) bool { return r.User == "lab-admin" && r.Resource == "/version" }
+	if n := now.Of(version) - before.Of(version); n != times {
+		t.Errorf("%d requests, want %d", n, times)
+	}
+}
+
 func TestObjectsAreThoseThatTheAPIServerLists(t *testing.T) {
 	l := lab.Start(t)
 	l.Namespace(t)

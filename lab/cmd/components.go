@@ -14,6 +14,7 @@ type component struct {
 	name  string
 	needs []string // components that must be ready before
 	node  bool     // it runs in the node's network
+	ports []string // those of the loopback that it has, by name
 	args  func(*layout) []string
 	// program is what to run; empty: that of the Kubernetes binary with the
 	// component's name.
@@ -61,16 +62,16 @@ func parseIPs(list ...string) []net.IP {
 
 // controlPlane is what every lab has.
 var controlPlane = []component{
-	{name: "etcd", args: etcdArgs, ready: func(l *layout) string {
-		return "http://" + l.loopback("etcd-metrics") + "/health"
+	{name: "etcd", ports: []string{"etcd", "etcd-peer", "etcd-metrics"}, args: etcdArgs, ready: func(l *layout) string {
+		return "http://" + l.loopback("etcd-metrics") + "/health?exclude=NOSPACE" // one that is full answers
 	}},
-	{name: "kube-apiserver", needs: []string{"etcd"}, args: apiserverArgs, ready: func(l *layout) string {
+	{name: "kube-apiserver", needs: []string{"etcd"}, ports: []string{"kube-apiserver"}, args: apiserverArgs, ready: func(l *layout) string {
 		return "https://" + l.loopback("kube-apiserver") + "/readyz"
 	}},
-	{name: "kube-controller-manager", needs: []string{"kube-apiserver"}, args: managerArgs, ready: func(l *layout) string {
+	{name: "kube-controller-manager", needs: []string{"kube-apiserver"}, ports: []string{"kube-controller-manager"}, args: managerArgs, ready: func(l *layout) string {
 		return "https://" + l.loopback("kube-controller-manager") + "/healthz"
 	}},
-	{name: "kube-scheduler", needs: []string{"kube-apiserver"}, args: schedulerArgs, ready: func(l *layout) string {
+	{name: "kube-scheduler", needs: []string{"kube-apiserver"}, ports: []string{"kube-scheduler"}, args: schedulerArgs, ready: func(l *layout) string {
 		return "https://" + l.loopback("kube-scheduler") + "/healthz"
 	}},
 }
@@ -90,14 +91,14 @@ var node = []component{
 
 // kwok plays the nodes that do not exist.
 var fake = []component{
-	{name: "kwok", needs: []string{"kube-apiserver"}, args: kwokArgs, ready: func(l *layout) string {
+	{name: "kwok", needs: []string{"kube-apiserver"}, ports: []string{"kwok"}, args: kwokArgs, ready: func(l *layout) string {
 		return "http://" + l.loopback("kwok") + "/healthz"
 	}},
 }
 
 func etcdArgs(l *layout) []string {
 	client := "https://" + l.loopback("etcd")
-	peer := "http://" + l.loopback("etcd-peer")
+	peer := "https://" + l.loopback("etcd-peer") // there is none, but who could speak for one could write
 	return []string{
 		"--name=lab", "--data-dir=" + l.path("etcd"),
 		"--listen-client-urls=" + client, "--advertise-client-urls=" + client,
@@ -105,6 +106,8 @@ func etcdArgs(l *layout) []string {
 		"--listen-metrics-urls=http://" + l.loopback("etcd-metrics"),
 		"--cert-file=" + l.pki("etcd.crt"), "--key-file=" + l.pki("etcd.key"),
 		"--client-cert-auth", "--trusted-ca-file=" + l.pki("ca.crt"),
+		"--peer-cert-file=" + l.pki("etcd.crt"), "--peer-key-file=" + l.pki("etcd.key"),
+		"--peer-client-cert-auth", "--peer-trusted-ca-file=" + l.pki("ca.crt"),
 		"--unsafe-no-fsync", "--log-level=warn", // a lab does not outlive its machine
 	}
 }
@@ -128,6 +131,7 @@ func apiserverArgs(l *layout) []string {
 		"--kubelet-client-certificate=" + l.pki("kubelet-client.crt"), "--kubelet-client-key=" + l.pki("kubelet-client.key"),
 		"--kubelet-preferred-address-types=InternalIP",
 		"--audit-policy-file=" + l.path("config", "audit.yaml"), "--audit-log-path=" + l.path(lab.LogFolder, lab.AuditFile),
+		"--audit-log-maxsize=0", // never another file: lab.Requests reads on where it was
 	}
 }
 

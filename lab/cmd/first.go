@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -43,8 +44,7 @@ func first(ctx context.Context, l *layout) error {
 		return fmt.Errorf("mount: %w", err)
 	}
 	var err error
-	if l.ports, err = freePorts("etcd", "etcd-peer", "etcd-metrics", "kube-apiserver", "kube-controller-manager",
-		"kube-scheduler", "kwok"); err != nil {
+	if l.ports, err = freePorts(l.number, slices.Concat(controlPlane, node, fake)...); err != nil {
 		return fmt.Errorf("find free ports: %w", err)
 	}
 	if err := l.prepare(); err != nil {
@@ -54,24 +54,33 @@ func first(ctx context.Context, l *layout) error {
 	return s.serve(ctx)
 }
 
-// freePorts finds a free port of the loopback for each name. Another process may
-// take one before we do; then a component says so and the lab does not start.
-func freePorts(names ...string) (map[string]int, error) {
+// Ports of lab number n are portsOfLab from firstPort + n*portsOfLab on. These
+// are no ports that the kernel gives to connections (from 32768 on, unless it
+// was told otherwise), which could take that of a component that is killed for
+// a while, nor those of NodePort services (from 30000 on).
+const (
+	firstPort  = 20_000
+	portsOfLab = 100
+)
+
+// freePorts finds a port of the loopback for each name that components have.
+func freePorts(number int, components ...component) (map[string]int, error) {
 	ports := map[string]int{}
-	var listeners []net.Listener
-	defer func() { // not before all are found
-		for _, l := range listeners {
-			l.Close()
+	port := firstPort + number*portsOfLab
+	end := port + portsOfLab
+	for _, c := range components {
+		for _, name := range c.ports {
+			for ; ports[name] == 0; port++ {
+				if port == end {
+					return nil, fmt.Errorf("all ports from %d to %d are taken", end-portsOfLab, end-1)
+				}
+				listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+				if err == nil {
+					listener.Close()
+					ports[name] = port
+				}
+			}
 		}
-	}()
-	for _, name := range names {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		listeners = append(listeners, listener)
-		addr, _ := listener.Addr().(*net.TCPAddr)
-		ports[name] = addr.Port
 	}
 	return ports, nil
 }

@@ -55,11 +55,26 @@ func (s *supervisor) addFake(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(s.path("config", "kwok.yaml"), stages, 0o600); err != nil {
+	if err := os.WriteFile(s.path("config", "kwok.yaml"), append(stages, kwokOptions...), 0o600); err != nil {
 		return err
 	}
 	return s.startAll(ctx, fake)
 }
+
+// kwokOptions keep what is for people who look into KWOK, profiles and the like,
+// from everybody who can reach the loopback. Where there is such a file the other
+// options have no defaults; these are they.
+const kwokOptions = `---
+apiVersion: config.kwok.x-k8s.io/v1alpha1
+kind: KwokConfiguration
+options:
+  enableDebuggingHandlers: false
+  podPlayStageParallelism: 4
+  nodePlayStageParallelism: 4
+  nodeLeaseParallelism: 4
+  podsOnNodeSyncParallelism: 1
+  enablePodsOnNodeSyncListPager: true
+`
 
 // importImage gives an OCI archive to the container runtime.
 func (s *supervisor) importImage(path string) error {
