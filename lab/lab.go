@@ -150,6 +150,9 @@ func (l *Lab) ask(ctx context.Context, method, path string, query url.Values, in
 		return err
 	}
 	resp, err := l.http.Do(req)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrGone, err)
 	}

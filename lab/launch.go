@@ -40,14 +40,20 @@ func Launch(ctx context.Context, opts Options) (_ *Lab, err error) {
 	if err != nil {
 		return nil, err
 	}
-	programs, err := Build(ctx, opts.Log)
+	lock, err := lockFolder(dir)
 	if err != nil {
 		return nil, errors.Join(err, os.Remove(dir))
 	}
-	keeper, err := startKeeper(programs, dir, opts.Detached)
+	defer lock.Close()
+	programs, err := Build(ctx, opts.Log)
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
+	keeper, err := startKeeper(programs, dir, lock, opts.Detached)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	defer keeper.says.Close()
 	l, err := connect(ctx, dir, keeper)
 	if err != nil {
 		_ = syscall.Kill(keeper.pid, syscall.SIGTERM) // it cleans up
@@ -81,30 +87,43 @@ func makeFolder(dir string) (string, error) {
 	return dir, err
 }
 
+// lockFolder locks a lab's folder. The lock is passed on without a gap, to the
+// keeper and what it starts, and ends with the last of them. Where there is a
+// lock file it has been locked: one without a lock is what a killed lab left.
+func lockFolder(dir string) (*os.File, error) {
+	path := filepath.Join(dir, LockFile)
+	lock, err := os.OpenFile(path+".new", os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB), os.Rename(path+".new", path)); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return lock, nil
+}
+
 // keeper is the process that a lab ends with.
 type keeper struct {
 	pid  int
 	gone chan struct{}
 	pipe *os.File // our end; nil when detached. Its closing is what ends the lab
+	says *os.File // its log, which can be read when the folder is gone
 }
 
 // startKeeper starts the keeper with two files: the pipe that tells it that we
-// are gone, and the lock, which is held without a gap.
-func startKeeper(programs Programs, dir string, detached bool) (*keeper, error) {
-	lock, err := os.OpenFile(filepath.Join(dir, LockFile), os.O_RDWR|os.O_CREATE, 0o600)
+// are gone, and the lock.
+func startKeeper(programs Programs, dir string, lock *os.File, detached bool) (_ *keeper, err error) {
+	says, err := os.OpenFile(filepath.Join(dir, KeeperLog), os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, fmt.Errorf("lock %s: %w", lock.Name(), err)
-	}
-	says, err := os.OpenFile(filepath.Join(dir, KeeperLog), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	defer says.Close()
-	k := &keeper{gone: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			says.Close()
+		}
+	}()
+	k := &keeper{gone: make(chan struct{}), says: says}
 	args := []string{"keep", "--dir", dir, "--kubernetes", programs.Kubernetes}
 	cmd := exec.Command(programs.Lab, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", says, says
@@ -143,7 +162,7 @@ func connect(ctx context.Context, dir string, k *keeper) (*Lab, error) {
 		select {
 		case <-tick.C:
 		case <-k.gone:
-			said, _ := os.ReadFile(filepath.Join(dir, KeeperLog))
+			said, _ := io.ReadAll(io.NewSectionReader(k.says, 0, 1<<20))
 			return nil, fmt.Errorf("the lab ended at its start: %s", tail(said, 20))
 		case <-ctx.Done():
 			return nil, ctx.Err()

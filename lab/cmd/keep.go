@@ -47,7 +47,7 @@ func keep(ctx context.Context, dir, kubernetes string, attached bool) error {
 		return err
 	}
 	defer held.Close()
-	if err := errors.Join(sweepFolders(os.TempDir()), removeGroups(n)); err != nil {
+	if err := errors.Join(sweepFolders(os.TempDir()), removeGroups(n), sweepGroups()); err != nil {
 		return fmt.Errorf("remove what killed labs left: %w", err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -90,11 +90,30 @@ func number() (int, net.Listener, error) {
 	var err error
 	for n := range maxLabs {
 		var held net.Listener
-		if held, err = net.Listen("unix", fmt.Sprintf("@bulkhead-lab-%d", n)); err == nil {
+		if held, err = take(n); err == nil {
 			return n, held, nil
 		}
 	}
 	return 0, nil, fmt.Errorf("%d labs run on this machine already: %w", maxLabs, err)
+}
+
+func take(n int) (net.Listener, error) {
+	return net.Listen("unix", fmt.Sprintf("@bulkhead-lab-%d", n))
+}
+
+// sweepGroups removes the control groups of labs whose keepers were killed:
+// those whose number nobody has.
+func sweepGroups() error {
+	var errs []error
+	for n := range maxLabs {
+		if len(groups(n)) == 0 {
+			continue
+		}
+		if held, err := take(n); err == nil {
+			errs = append(errs, removeGroups(n), held.Close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // startFirst starts process 1. It ends when the pipe does, whatever ends us.
@@ -126,12 +145,15 @@ func startFirst(dir, kubernetes string, n int) (*exec.Cmd, *os.File, error) {
 // linkName is this machine's end of the link to a node.
 func linkName(n int) string { return fmt.Sprintf("bhlab-%d", n) }
 
+// killTime is more than the kernel needs to end what was killed, and its network.
+const killTime = 10 * time.Second
+
 // linkGone waits for the kernel to end the node's network, which it does a
 // moment after its last process.
 func linkGone(n int) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	give := time.After(10 * time.Second)
+	give := time.After(killTime)
 	for {
 		if _, err := net.InterfaceByName(linkName(n)); err != nil {
 			return nil
@@ -179,7 +201,7 @@ func removeGroups(n int) error {
 func removeGroup(path string) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	give := time.After(10 * time.Second)
+	give := time.After(killTime)
 	for {
 		err := unix.Rmdir(path)
 		if err == nil || errors.Is(err, unix.ENOENT) {
@@ -202,15 +224,18 @@ func sweepFolders(tmp string) error {
 	}
 	var errs []error
 	for _, dir := range dirs {
-		// One without a lock file is just being made.
-		if _, err := os.Stat(filepath.Join(dir, lab.LockFile)); err == nil {
-			errs = append(errs, removeRemains(dir))
+		if err := removeRemains(dir); !errors.Is(err, errHeld) {
+			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// removeRemains removes a lab's folder unless its keeper lives.
+// errHeld says that a lab is not dead.
+var errHeld = errors.New("its lock is held")
+
+// removeRemains removes a lab's folder if all of the lab is dead. One without a
+// lock file is just being made, or is none.
 func removeRemains(dir string) error {
 	lock, err := os.Open(filepath.Join(dir, lab.LockFile))
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) { // none, or another user's
@@ -220,8 +245,8 @@ func removeRemains(dir string) error {
 		return err
 	}
 	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
-		return nil
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return fmt.Errorf("%s: %w", dir, errHeld)
 	}
 	return os.RemoveAll(dir)
 }

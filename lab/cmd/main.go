@@ -64,6 +64,8 @@ func root() *cobra.Command {
   lab down`,
 		SilenceUsage: true, SilenceErrors: true,
 		TraverseChildren: true, // --dir before kubectl, which has flags of its own
+		Args:             cobra.NoArgs,
+		RunE:             func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.PersistentFlags().StringVar(&p.dir, "dir", "", "`folder` of the lab (default: $BULKHEAD_LAB, or bulkhead/lab/up in the user's cache folder)")
 	cmd.PersistentPreRunE = func(cmd *cobra.Command, _ []string) (err error) {
@@ -116,12 +118,17 @@ func (p *people) upCmd() *cobra.Command {
 }
 
 func (p *people) up(ctx context.Context, log io.Writer, node bool, fake int) error {
+	if fake < 0 {
+		return fmt.Errorf("--fake-nodes %d: a lab cannot have fewer than none", fake)
+	}
 	if why := lab.NodeMissing(); node && why != "" {
 		return fmt.Errorf("%s; or leave the real node out with --no-node", why)
 	}
 	begin := time.Now()
-	if _, err := os.Stat(filepath.Join(p.dir, lab.SocketFile)); err == nil {
+	if err := removeRemains(p.dir); errors.Is(err, errHeld) {
 		return fmt.Errorf("there is a lab in %s already; see `lab status`, or end it with `lab down`", p.dir)
+	} else if err != nil {
+		return err
 	}
 	l, err := lab.Launch(ctx, lab.Options{Dir: p.dir, Detached: true, Log: log})
 	if err != nil {
@@ -147,21 +154,37 @@ func (p *people) downCmd() *cobra.Command {
 		Use: "down", Args: cobra.NoArgs,
 		Short: "End the lab and everything of it",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			l, err := lab.Open(p.dir)
-			if errors.Is(err, os.ErrNotExist) {
-				fmt.Fprintln(cmd.ErrOrStderr(), "lab: there is none")
-				return removeRemains(p.dir)
-			}
-			if err != nil {
-				return err
-			}
-			if _, err := l.Status(cmd.Context()); errors.Is(err, lab.ErrGone) {
-				return removeRemains(p.dir) // killed, with its keeper
-			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
 			defer cancel()
-			return l.Stop(ctx)
+			return p.down(ctx, cmd.ErrOrStderr())
 		},
+	}
+}
+
+func (p *people) down(ctx context.Context, log io.Writer) error {
+	if _, err := os.Stat(filepath.Join(p.dir, lab.LockFile)); errors.Is(err, os.ErrNotExist) {
+		fmt.Fprintln(log, "lab: there is none")
+		return nil
+	}
+	if l, err := lab.Open(p.dir); err == nil {
+		if _, err := l.Status(ctx); err == nil {
+			return l.Stop(ctx)
+		}
+	}
+	// It has just been killed, keeper and all; or it is just starting.
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	give := time.After(killTime)
+	for {
+		err := removeRemains(p.dir)
+		if !errors.Is(err, errHeld) {
+			return errors.Join(err, sweepGroups())
+		}
+		select {
+		case <-tick.C:
+		case <-give:
+			return fmt.Errorf("the lab in %s starts or ends right now: %w", p.dir, err)
+		}
 	}
 }
 

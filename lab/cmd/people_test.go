@@ -2,13 +2,20 @@ package main
 
 import (
 	"bytes"
+	"crypto/tls"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"bulkhead.dev/bulkhead/lab"
 )
 
 // run runs the command and returns what it says and whether it failed.
@@ -64,6 +71,8 @@ func TestMistakesAreToldAndStartNothing(t *testing.T) {
 		{[]string{"--dir", full, "up", "--no-node"}, "is not empty"},
 		{[]string{"--dir", long, "up", "--no-node"}, "choose a shorter folder"},
 		{[]string{"up", "--nonode"}, "unknown flag: --nonode"},
+		{[]string{"up", "--no-node", "--fake-nodes", "-3"}, "fewer than none"},
+		{[]string{"statu"}, `unknown command "statu"`},
 		{[]string{"up", "now"}, `unknown command "now"`},
 		{[]string{"status", "-o", "xml"}, `--output "xml" is not text or json`},
 		{[]string{"init"}, "not for people"},
@@ -77,6 +86,116 @@ func TestMistakesAreToldAndStartNothing(t *testing.T) {
 	if entries, err := os.ReadDir(full); err != nil || len(entries) != 1 {
 		t.Errorf("%v, %v", entries, err)
 	}
+}
+
+func TestAKilledLabIsNoObstacle(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "lab")
+	t.Cleanup(func() { _, _ = run(t, "--dir", dir, "down") })
+	up := func() {
+		if out, err := run(t, "--dir", dir, "up", "--no-node"); err != nil {
+			t.Fatalf("up: %v: %s", err, out)
+		}
+	}
+	kill := func() {
+		text, err := exec.Command("pgrep", "--full", "keep --dir "+dir).Output()
+		if err != nil {
+			t.Fatal("find the keeper:", err)
+		}
+		pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+		if err == nil {
+			err = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		if err != nil {
+			t.Fatal("kill the keeper:", err)
+		}
+	}
+	up()
+	if out, err := run(t, "--dir", dir, "up", "--no-node"); err == nil || !strings.Contains(out, "there is a lab in "+dir) {
+		t.Errorf("up twice: %v: %s", err, out)
+	}
+	kill()
+	if out, err := run(t, "--dir", dir, "down"); err != nil {
+		t.Errorf("down: %v: %s", err, out)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("its folder after down: %v", err)
+	}
+	up()
+	kill()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for give := time.After(10 * time.Second); ; { // until the kernel has ended it
+		lock, err := os.Open(filepath.Join(dir, lab.LockFile))
+		if err == nil {
+			err = unix.Flock(int(lock.Fd()), unix.LOCK_SH|unix.LOCK_NB)
+			lock.Close()
+		}
+		if err == nil {
+			break
+		}
+		select {
+		case <-tick.C:
+		case <-give:
+			t.Fatal("it lives:", err)
+		}
+	}
+	up()
+	if out, err := run(t, "--dir", dir, "down"); err != nil {
+		t.Errorf("down: %v: %s", err, out)
+	}
+}
+
+func TestWhatIsOfNoUseToOthersIsNotForThem(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "lab")
+	if out, err := run(t, "--dir", dir, "up", "--no-node", "--fake-nodes", "1"); err != nil {
+		t.Fatalf("up: %v: %s", err, out)
+	}
+	t.Cleanup(func() {
+		if out, err := run(t, "--dir", dir, "down"); err != nil {
+			t.Errorf("down: %v: %s", err, out)
+		}
+	})
+	kwok := listener(t, dir, "--server-address=")
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}} //nolint:gosec // a stranger
+	for _, url := range []string{
+		listener(t, dir, "--listen-peer-urls=") + "/members", listener(t, dir, "--listen-client-urls=") + "/version",
+		"http://" + kwok + "/debug/pprof/", "http://" + kwok + "/containerLogs/default/a/b",
+	} {
+		resp, err := client.Get(url)
+		if err == nil {
+			resp.Body.Close()
+		}
+		if err == nil && resp.StatusCode < 400 {
+			t.Errorf("%s: %s", url, resp.Status)
+		}
+	}
+	resp, err := client.Get("http://" + kwok + "/healthz")
+	if err != nil {
+		t.Fatal(err) // so it was the right port
+	}
+	resp.Body.Close()
+}
+
+// listener is the value of an argument of one of the lab's programs.
+func listener(t *testing.T, dir, argument string) string {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		text, _ := os.ReadFile(file) // it may be gone
+		if !strings.Contains(string(text), dir) {
+			continue
+		}
+		for arg := range strings.SplitSeq(string(text), "\x00") {
+			if value, ok := strings.CutPrefix(arg, argument); ok {
+				return value
+			}
+		}
+	}
+	t.Fatalf("nothing has an argument %s", argument)
+	return ""
 }
 
 func TestAnOrdinaryUserHasAControlPlane(t *testing.T) {

@@ -248,13 +248,16 @@ func (s *supervisor) has(name string) bool {
 	return s.running[name] != nil
 }
 
+// logLines are enough for the reason of a panic, above its stack.
+const logLines = 50
+
 func (s *supervisor) logEnd(name string) string {
 	text, err := os.ReadFile(s.path(lab.LogFolder, name+".log"))
 	if err != nil {
 		return err.Error()
 	}
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-	return strings.Join(lines[max(0, len(lines)-20):], "\n")
+	return strings.Join(lines[max(0, len(lines)-logLines):], "\n")
 }
 
 func (s *supervisor) status() lab.Status {
