@@ -73,6 +73,21 @@ func TestAFaultEndsWithItsTest(t *testing.T) {
 	}
 }
 
+func TestFaultsOnTopOfOneAnotherAllEnd(t *testing.T) {
+	l := lab.Start(t)
+	ns := l.Namespace(t)
+	t.Run("a test that forgets", func(t *testing.T) {
+		l.FillEtcd(t)
+		l.FillEtcd(t)
+		l.KillAPIServer(t)
+		l.KillEtcd(t)
+		l.KillEtcd(t)
+	})
+	if err := write(t, l, ns, "after"); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAFullEtcdTakesNoWritesUntilItIsEmptied(t *testing.T) {
 	l := lab.Start(t)
 	ns := l.Namespace(t)

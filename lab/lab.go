@@ -36,6 +36,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
@@ -85,6 +86,11 @@ type Component struct {
 	Started time.Time `json:"started"`
 	Took    float64   `json:"ready_after_seconds"` // until its health check passed
 	Exit    string    `json:"exit,omitempty"`      // how it ended, if it did and nobody had asked it to
+}
+
+// stopped says that a component does not run.
+func (s Status) stopped(component string) bool {
+	return slices.ContainsFunc(s.Components, func(c Component) bool { return c.Name == component && c.PID == 0 })
 }
 
 // Options of Launch. The zero value is a lab in a temporary folder that ends

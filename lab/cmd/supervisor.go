@@ -231,13 +231,18 @@ func (s *supervisor) stop(name string, hard bool) error {
 	return nil
 }
 
-// restart starts a component again that was stopped.
+// restart starts a component again that was stopped. One that runs already, since
+// it was killed twice, say, and is started twice, is only waited for.
 func (s *supervisor) restart(ctx context.Context, name string, more []string) error {
 	s.mu.Lock()
 	p := s.running[name]
+	runs := p != nil && p.PID != 0
 	s.mu.Unlock()
 	if p == nil {
 		return fmt.Errorf("%s: %w", name, errUnknown)
+	}
+	if runs && len(more) == 0 {
+		return s.await(ctx, p)
 	}
 	return s.start(ctx, p.component, more)
 }
