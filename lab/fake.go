@@ -4,9 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"sync"
 	"testing"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -43,32 +43,18 @@ const makers = 8
 
 // StartFakeNodes is FakeNodes for people. The nodes stay.
 func (l *Lab) StartFakeNodes(ctx context.Context, n int) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
 	if err := l.ask(ctx, http.MethodPost, "/fake", nil, nil); err != nil {
 		return err
 	}
-	numbers, errs := make(chan int), make(chan error, makers)
-	var all sync.WaitGroup
-	for range makers {
-		all.Go(func() {
-			for i := range numbers {
-				if err := l.makeFakeNode(ctx, i); err != nil {
-					errs <- err
-					return
-				}
-			}
-		})
+	all, making := errgroup.WithContext(ctx)
+	all.SetLimit(makers)
+	for i := range n {
+		all.Go(func() error { return l.makeFakeNode(making, i) })
 	}
-	var err error
-	for i := 0; i < n && err == nil; i++ {
-		select {
-		case numbers <- i:
-		case err = <-errs:
-		}
-	}
-	close(numbers)
-	all.Wait()
-	if err != nil {
-		return err
+	if err := all.Wait(); err != nil {
+		return fmt.Errorf("make fake nodes: %w", err)
 	}
 	ready := func() bool { return l.readyFakeNodes(ctx) >= n }
 	if !poll(ctx, ready) {

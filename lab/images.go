@@ -47,7 +47,7 @@ func (l *Lab) buildImages(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	bin, err := os.MkdirTemp("", "lab-images-")
+	bin, err := os.MkdirTemp(filepath.Join(l.dir, ImageFolder), "programs-")
 	if err != nil {
 		return err
 	}

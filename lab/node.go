@@ -52,9 +52,7 @@ func (l *Lab) Node(t testing.TB) string {
 		t.Skip(why) //nolint:forbidigo // a machine without root can still run the other tests; CI fails on it
 	}
 	nodeOnce.Do(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), startTimeout)
-		defer cancel()
-		nodeOnce.err = l.StartNode(ctx)
+		nodeOnce.err = l.StartNode(context.WithoutCancel(t.Context()))
 	})
 	if nodeOnce.err != nil {
 		t.Fatal("start the node:", nodeOnce.err)
@@ -71,6 +69,8 @@ func (l *Lab) StartNode(ctx context.Context) error {
 	if err := l.buildImages(ctx); err != nil {
 		return fmt.Errorf("build images: %w", err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
 	if err := l.ask(ctx, http.MethodPost, "/node", nil, nil); err != nil {
 		return err
 	}

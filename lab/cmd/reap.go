@@ -17,12 +17,14 @@ import (
 // namespace is its child too (containerd's shims are), and must be waited for;
 // so nobody may wait for one process alone, as os/exec would.
 type children struct {
+	tmp    string
 	mu     sync.Mutex
 	living map[int]chan unix.WaitStatus
 }
 
-func newChildren() *children {
-	c := &children{living: map[int]chan unix.WaitStatus{}}
+// newChildren waits for children. What commands say goes through files in tmp.
+func newChildren(tmp string) *children {
+	c := &children{tmp: tmp, living: map[int]chan unix.WaitStatus{}}
 	died := make(chan os.Signal, 1)
 	signal.Notify(died, unix.SIGCHLD)
 	go func() {
@@ -80,7 +82,7 @@ func (c *children) run(name string, args ...string) (said []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	says, err := os.CreateTemp("", "lab-")
+	says, err := os.CreateTemp(c.tmp, "says-")
 	if err != nil {
 		return nil, err
 	}

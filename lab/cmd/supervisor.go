@@ -44,7 +44,7 @@ type process struct {
 
 func newSupervisor(l *layout) *supervisor {
 	return &supervisor{
-		layout: l, children: newChildren(), running: map[string]*process{},
+		layout: l, children: newChildren(l.path("run")), running: map[string]*process{},
 		probe: &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{
 			// It asks whether anybody answers, and tells nobody a secret.
 			TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // see above
