@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,8 +46,11 @@ type remains struct {
 	Folder                                  bool
 }
 
-// remainsOf looks for what there is of the lab in dir; group is its control
-// group, if known.
+// addresses are those of labs, see lab/cmd/components.go.
+var addresses = regexp.MustCompile(`10\.21[3-6]\.`)
+
+// remainsOf looks for what there is of the lab in dir, and for links, rules and
+// control groups of any: other test binaries have labs at the same time.
 func remainsOf(t *testing.T, dir string) remains {
 	t.Helper()
 	var r remains
@@ -65,7 +69,7 @@ func remainsOf(t *testing.T, dir string) remains {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(mounts)) {
-		if strings.Contains(line, dir) || strings.Contains(line, "/run/netns") || strings.Contains(line, "/var/lib/cni") {
+		if strings.Contains(line, dir) || strings.Contains(line, "/run/netns/cni-") || strings.Contains(line, "/var/lib/cni") {
 			r.Mounts = append(r.Mounts, line)
 		}
 	}
@@ -74,11 +78,11 @@ func remainsOf(t *testing.T, dir string) remains {
 		t.Fatal(err)
 	}
 	for _, link := range links {
-		r.Links = append(r.Links, link.Name)
+		r.Links = append(r.Links, fmt.Sprintf("%s %d", link.Name, link.Index)) // which is not used again, as the name is
 	}
 	if out, err := exec.Command("iptables-save").Output(); err == nil {
 		for line := range strings.Lines(string(out)) {
-			if strings.HasPrefix(line, "-A") {
+			if addresses.MatchString(line) {
 				r.Rules = append(r.Rules, line)
 			}
 		}
@@ -88,22 +92,35 @@ func remainsOf(t *testing.T, dir string) remains {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.Groups = append(r.Groups, groups...)
+		for _, group := range groups {
+			if info, err := os.Stat(group); err == nil { // it may be gone
+				stat, _ := info.Sys().(*syscall.Stat_t)
+				r.Groups = append(r.Groups, fmt.Sprintf("%s %d", group, stat.Ino))
+			}
+		}
 	}
 	_, err = os.Stat(dir)
 	r.Folder = err == nil
 	return r
 }
 
-// less is what r has and before had not.
-func (r remains) less(before remains) remains {
-	without := func(now, before []string) []string {
-		return slices.DeleteFunc(now, func(s string) bool { return slices.Contains(before, s) })
+// ofLab is what of r is named after a lab's number, or its folder.
+func (r remains) ofLab(number string) remains {
+	named := func(all []string, name string) []string {
+		return slices.DeleteFunc(all, func(s string) bool { return !strings.Contains(s, name+" ") })
 	}
-	return remains{
-		without(r.Processes, before.Processes), without(r.Mounts, before.Mounts), without(r.Links, before.Links),
-		without(r.Rules, before.Rules), without(r.Groups, before.Groups), r.Folder,
+	r.Links, r.Groups = named(r.Links, "bhlab-"+number), named(r.Groups, "bulkhead-lab-"+number)
+	return r
+}
+
+// still is what of ran, of which there is no more than one of each name at once,
+// there is still, and all of what else there is of its folder.
+func (r remains) still(ran remains) remains {
+	same := func(now, ran []string) []string {
+		return slices.DeleteFunc(now, func(s string) bool { return !slices.Contains(ran, s) })
 	}
+	r.Links, r.Groups = same(r.Links, ran.Links), same(r.Groups, ran.Groups)
+	return r
 }
 
 func (r remains) nothing() bool {
@@ -113,7 +130,8 @@ func (r remains) nothing() bool {
 // ended waits for a process and fails with what it said.
 type owner struct {
 	*exec.Cmd
-	dir string
+	dir    string
+	number string // of the lab
 }
 
 // startOwner starts a process that owns a lab with a node and a pod that runs.
@@ -128,7 +146,7 @@ func startOwner(t *testing.T) *owner {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	o := &owner{exec.Command("/proc/self/exe"), dir}
+	o := &owner{Cmd: exec.Command("/proc/self/exe"), dir: dir}
 	o.Env = append(os.Environ(), ownerEnv+"="+dir)
 	var said bytes.Buffer
 	o.Stderr = &said
@@ -152,7 +170,12 @@ func startOwner(t *testing.T) *owner {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := pod("left", "trap '' TERM; while true; do sleep 1; done")
+	s, err := l.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.number = strings.Split(s.HostIP, ".")[2]
+	p := pod("left", "trap '' TERM; : found by "+dir+"; while true; do sleep 1; done")
 	l.Eventually(t, "a pod can be made", func(ctx context.Context) bool {
 		_, err := l.Client().CoreV1().Pods("default").Create(ctx, p, createOptions)
 		return err == nil
@@ -215,15 +238,14 @@ func TestNothingStaysBehindWhenALabIsStoppedOrKilled(t *testing.T) {
 		}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			before := remainsOf(t, "nowhere")
 			o := startOwner(t)
-			if now := remainsOf(t, o.dir).less(before); len(now.Processes) < 8 || len(now.Links) != 1 || len(now.Groups) == 0 {
-				t.Fatalf("what runs is not found: %+v", now)
+			ran := remainsOf(t, o.dir).ofLab(o.number)
+			if len(ran.Processes) < 9 || len(ran.Links) != 1 || len(ran.Groups) == 0 {
+				t.Fatalf("what runs is not found: %+v", ran)
 			}
 			c.end(t, o)
-			var now remains
 			l.Eventually(t, "nothing is left", func(context.Context) bool {
-				now = remainsOf(t, o.dir).less(before)
+				now := remainsOf(t, o.dir).still(ran)
 				if !c.tidy {
 					now.Groups, now.Folder = nil, false
 				}
@@ -231,11 +253,22 @@ func TestNothingStaysBehindWhenALabIsStoppedOrKilled(t *testing.T) {
 			})
 		})
 	}
-	// What the killed keeper left, the next one takes away.
-	o := startOwner(t)
-	_ = o.Process.Kill()
-	l.Eventually(t, "only the shared lab's control groups are left", func(context.Context) bool {
-		dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), lab.TempPrefix+"*"))
-		return slices.Equal(dirs, []string{l.Dir()})
-	})
+}
+
+func TestWhatAKilledKeeperLeftTheNextOneTakesAway(t *testing.T) {
+	l := lab.Start(t)
+	killed := startOwner(t)
+	left := remainsOf(t, killed.dir).ofLab(killed.number)
+	keeper := processOf(t, killed.dir, "keep")
+	if err := killed.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(keeper, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	l.Eventually(t, "it is dead", func(context.Context) bool { return len(remainsOf(t, killed.dir).Processes) == 0 })
+	startOwner(t)
+	if now := remainsOf(t, killed.dir).still(left); len(now.Groups) > 0 || now.Folder {
+		t.Errorf("%+v", now)
+	}
 }
