@@ -102,7 +102,7 @@ func unfinished(st *sqlite.Store, r *bulkhead.Run) error {
 }
 
 func finished(r *bulkhead.Run) error {
-	return &bulkhead.Error{Code: bulkhead.CodeConflict, Message: fmt.Sprintf("run %d is %s already", r.ID, r.State),
+	return &bulkhead.Error{Code: bulkhead.CodeConflict, Message: fmt.Sprintf("run %d has ended (%s)", r.ID, r.State),
 		Hint: fmt.Sprintf("bulkhead retry %d runs items of it again", r.ID)}
 }
 

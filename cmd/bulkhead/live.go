@@ -138,7 +138,7 @@ func (s *screen) say(line string) bool {
 	}
 	// Line by line, each no wider than the terminal: so the program knows where
 	// it is afterwards.
-	for part := range strings.SplitSeq(ansi.WrapWc(printable(line, 0), width, ""), "\n") {
+	for _, part := range wrapped(printable(line, 0), width) {
 		s.program.Send(tea.Println(part)())
 	}
 	s.program.Send(repainted{}) // there may be a ^C from the keyboard
@@ -148,6 +148,22 @@ func (s *screen) say(line string) bool {
 	default:
 		return true
 	}
+}
+
+// wrapped cuts text between words into lines of at most width columns. Package
+// ansi would also cut at hyphens, and with them the flags of a command.
+func wrapped(text string, width int) (lines []string) {
+	for ansi.StringWidthWc(text) > width {
+		line := ansi.TruncateWc(text, width, "")
+		if line == "" { // not even one character fits
+			break
+		}
+		if end := strings.LastIndexByte(line, ' '); text[len(line)] != ' ' && strings.TrimSpace(line[:max(end, 0)]) != "" {
+			line = line[:end]
+		}
+		lines, text = append(lines, line), strings.TrimLeft(text[len(line):], " ")
+	}
+	return append(lines, text)
 }
 
 // end takes the display away.

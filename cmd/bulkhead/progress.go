@@ -182,7 +182,7 @@ func (a *app) advise(r *bulkhead.Run) {
 	}{
 		{c.Failed, "logs %d --failed", "shows why"},
 		{c.Failed, "retry %d --failed", "runs what failed again"},
-		{c.Lost, "retry %d --lost", "runs what was lost again: it may have started, nobody saw the end"},
+		{c.Lost, "retry %d --lost", "runs lost items, which may have run before"},
 		{c.Cancelled, "retry %d --cancelled", "runs what was cancelled"},
 		{c.Queued, "resume %d", "goes on with what is queued"},
 	} {

@@ -99,6 +99,27 @@ func TestPrintableTextCannotPlayWithATerminal(t *testing.T) {
 	}
 }
 
+func TestLinesAreCutBetweenWords(t *testing.T) {
+	for name, c := range map[string]struct {
+		text  string
+		width int
+		want  string
+	}{
+		"what fits is one line":         {"bulkhead retry 1 --failed", 25, "bulkhead retry 1 --failed"},
+		"flags stay whole":              {"bulkhead retry 1 --failed", 22, "bulkhead retry 1|--failed"},
+		"a line that just fits":         {"one two three", 7, "one two|three"},
+		"blanks at a cut are left out":  {"one   two", 5, "one  |two"},
+		"an indent is no place to cut":  {"  0123456789 x", 8, "  012345|6789 x"},
+		"a word longer than a line":     {"a 0123456789", 4, "a|0123|4567|89"},
+		"wide characters count as two":  {"日本 語", 4, "日本|語"},
+		"a width of less than it takes": {"日本", 1, "日本"},
+	} {
+		if got := strings.Join(wrapped(c.text, c.width), "|"); got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
+
 func TestAStatusLineSaysWhatMatters(t *testing.T) {
 	start := time.Unix(1_000_000, 0)
 	measured := func(done int64) *meter {
@@ -214,8 +235,8 @@ func TestAnErrorIsReportedOnceWithItsHint(t *testing.T) {
 			"bulkhead: input: bad \"x\"\n  write it so\n",
 		},
 		"of a state": {
-			&bulkhead.Error{Code: bulkhead.CodeConflict, Message: "run 7 is failed already", Hint: "retry it"}, 2,
-			"bulkhead: run 7 is failed already\n  retry it\n",
+			&bulkhead.Error{Code: bulkhead.CodeConflict, Message: "run 7 has ended (failed)", Hint: "retry it"}, 2,
+			"bulkhead: run 7 has ended (failed)\n  retry it\n",
 		},
 		"our own":             {errors.New("disk is gone"), 125, "bulkhead: disk is gone\n"},
 		"said already":        {exitError(3), 3, ""},
