@@ -117,7 +117,7 @@ func newTold() *told {
 var (
 	saysAccepted = regexp.MustCompile(`^run (\d+): \S+: (\d+) items`)
 	saysAsked    = regexp.MustCompile(`^run (\d+): \w+, limit (\d+),`)
-	saysEnded    = regexp.MustCompile(`^run (\d+): (\w+)(?: in \w+)?: (\d+) succeeded, (\d+) failed, (\d+) lost, (\d+) cancelled`)
+	saysEnded    = regexp.MustCompile(`^run (\d+): (\w+)(?: in \w+(?: \(.*?\))?)?: (\d+) succeeded, (\d+) failed, (\d+) lost, (\d+) cancelled`)
 )
 
 // hear takes in what a call tells the world, which is told as soon as the call
@@ -359,7 +359,7 @@ func (w *witness) goOn(dir, state string) {
 	cmd := p.command("resume", "1")
 	cmd.Env = append(cmd.Env, "RAN="+ran)
 	q := p.launch(cmd)
-	if code := q.wait(); code != 1 && !strings.Contains(q.says(), "already") {
+	if code := q.wait(); code != 1 && !strings.Contains(q.says(), "has ended") {
 		w.t.Errorf("resume: exit code %d: %s", code, q.says())
 	}
 	w.said = p.said

@@ -132,7 +132,7 @@ func TestOfTwoResumesAtOnceOneOwnsTheRun(t *testing.T) {
 				owners++
 			case code == 0 && strings.Contains(says, "run 1: running"): // the other one does
 			case code == 0 && strings.Contains(says, "run 1: failed"): // the other one did, before this one looked again
-			case code == 1 && strings.Contains(says, "run 1: failed"), code == 2 && strings.Contains(says, "already"): // has done
+			case code == 1 && strings.Contains(says, "run 1: failed"), code == 2 && strings.Contains(says, "has ended"): // has done
 			default:
 				t.Errorf("exit code %d: %s", code, says)
 			}
@@ -176,7 +176,7 @@ func TestAnotherProcessPausesLimitsResumesAndCancels(t *testing.T) {
 	if r.State != "cancelled" || r.Counts.Succeeded != 5 || r.Counts.Cancelled != 995 {
 		t.Errorf("cancelled: %+v", r)
 	}
-	if _, stderr, code := p.run("resume", "1"); code != 2 || !strings.Contains(stderr, "cancelled already") {
+	if _, stderr, code := p.run("resume", "1"); code != 2 || !strings.Contains(stderr, "has ended (cancelled)") {
 		t.Errorf("resumed: exit code %d: %s", code, stderr)
 	}
 	once(p, "ran", 6)
