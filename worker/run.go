@@ -30,6 +30,7 @@ type attempt struct {
 	started time.Time
 	leader  atomic.Int32 // pid until reaped, then 0
 	reaping sync.Mutex   // held by who takes the leader's status, or relies on its number
+	early   unix.Signal  // for the leader, before there is one; 0: none; under reaping
 	process atomic.Pointer[os.File]
 	conn    syscall.RawConn
 	timeout time.Time // zero: none
@@ -158,12 +159,28 @@ func (a *attempt) pause(d time.Duration) {
 	}
 }
 
-// signal sends a signal to the leader's process group, while there is one.
+// signal sends a signal to the leader's process group, as soon as there is one;
+// false once there is none any more.
 func (a *attempt) signal(sig unix.Signal) bool {
 	a.reaping.Lock()
 	defer a.reaping.Unlock()
+	if a.pid == 0 { // it is about to start, or does already, faster than we hear of it
+		a.early = sig
+		return true
+	}
 	pid := int(a.leader.Load())
 	return pid != 0 && unix.Kill(-pid, sig) == nil
+}
+
+// lead notes the leader, and passes on what came for it before.
+func (a *attempt) lead(pid int) {
+	a.reaping.Lock()
+	defer a.reaping.Unlock()
+	a.pid = pid
+	a.leader.Store(int32(pid))
+	if a.early != 0 {
+		_ = unix.Kill(-pid, a.early) // it may have ended
+	}
 }
 
 // reap takes the leader's status if there is one.

@@ -156,8 +156,7 @@ func (a *attempt) fork(files []uintptr) error {
 	if err != nil {
 		return scarce(err, files)
 	}
-	a.pid = pid
-	a.leader.Store(int32(pid))
+	a.lead(pid)
 	return nil
 }
 
