@@ -29,6 +29,8 @@ const (
 	// repaintEvery is how often all of it is drawn anew: typing, and whoever else
 	// writes to the terminal, leaves traces.
 	repaintEvery = 3 * time.Second
+	// drawTime is how long a message waits for the first frame.
+	drawTime = time.Second
 	// keepRows is how long lines are kept free for items that run no more.
 	keepRows = 2 * time.Second
 )
@@ -123,6 +125,8 @@ func (s *screen) say(line string) bool {
 	select {
 	case <-s.drawn: // before, the program does not know where its lines are
 	case <-s.over:
+		return false
+	case <-time.After(drawTime): // the terminal went away before anything was drawn
 		return false
 	}
 	if s.away.Load() || !foreground(s.tty) {

@@ -76,10 +76,10 @@ func (l *local) interrupt(r *bulkhead.Run, s os.Signal, count int) {
 		l.passOn(r, s)
 	case s == syscall.SIGHUP || count == 1:
 		why := "interrupted (" + called(s) + ")"
-		l.say("\nrun %d: %s: starting nothing more, waiting for what runs; once more cancels the run", r.ID, why)
+		l.announce("\nrun %d: %s: starting nothing more, waiting for what runs; once more cancels the run", r.ID, why)
 		l.engine.Drain(fmt.Sprintf("%s; `bulkhead resume %d` goes on", why, r.ID))
 	case count == 2:
-		l.say("run %d: cancelling: SIGTERM to what runs, SIGKILL %s later; once more kills at once", r.ID, r.Spec.Grace)
+		l.announce("run %d: cancelling: SIGTERM to what runs, SIGKILL %s later; once more kills at once", r.ID, r.Spec.Grace)
 		l.cancel(r)
 	default:
 		l.worker.Kill()
@@ -132,6 +132,20 @@ func (l *local) passOn(r *bulkhead.Run, s os.Signal) {
 		case <-l.engine.Over():
 		}
 	})
+}
+
+// announce says what comes next, but does not wait for a terminal that is gone or
+// stopped (Ctrl-S): that comes all the same.
+func (l *local) announce(format string, args ...any) {
+	said := make(chan struct{})
+	go func() {
+		defer close(said)
+		l.say(format, args...)
+	}()
+	select {
+	case <-said:
+	case <-time.After(2 * drawTime):
+	}
 }
 
 func (l *local) say(format string, args ...any) {
