@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"slices"
 	"sync"
@@ -44,6 +43,9 @@ type Log struct {
 	wg      sync.WaitGroup
 	encoder *encoder                // of whoever seals: the sealer, or Close after it
 	before  func(step string) error // tests only, see step
+
+	making sync.Mutex // held while the folder is made
+	made   bool       // under making
 
 	mu       sync.Mutex
 	closed   bool
@@ -122,14 +124,10 @@ func (l *Log) number() int64 {
 
 // create makes the file of a segment.
 func (l *Log) create(n int64) (*os.File, error) {
-	const flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL
-	f, err := os.OpenFile(rawPath(l.dir, n), flags, 0o600)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err = makeDir(l.dir); err != nil {
-			return nil, err
-		}
-		f, err = os.OpenFile(rawPath(l.dir, n), flags, 0o600)
+	if err := l.makeFolder(); err != nil {
+		return nil, err
 	}
+	f, err := os.OpenFile(rawPath(l.dir, n), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -137,6 +135,19 @@ func (l *Log) create(n int64) (*os.File, error) {
 	defer l.mu.Unlock()
 	l.created = true
 	return f, nil
+}
+
+// makeFolder makes the run's folder for the first segment. The others wait until
+// it is durable: one that found it there, just made, could be synced before it.
+func (l *Log) makeFolder() error {
+	l.making.Lock()
+	defer l.making.Unlock()
+	if l.made {
+		return nil
+	}
+	err := makeDir(l.dir)
+	l.made = err == nil
+	return err
 }
 
 // touch makes sure that w is flushed and synced soon. The caller holds w.mu.
