@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -48,6 +49,9 @@ func TestMain(m *testing.M) {
 }
 
 func outside() int {
+	// Under nohup a hang-up would be ignored by all that is started here. What is
+	// caught, if by nobody who listens, is the default again after exec.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	tmp, err := os.MkdirTemp("", "bulkhead-faults-")
 	if err != nil {
 		return complain("make a temporary folder", err)
