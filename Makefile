@@ -83,7 +83,7 @@ $(LINT):
 # they do change it, and the next commit can have it.
 .PHONY: generate-check
 generate-check: ## check that generated files, go.mod and formatting are current
-	@go mod tidy -diff; cd lab/kubernetes && go mod tidy -diff
+	@go mod tidy -diff; (cd lab/kubernetes && go mod tidy -diff); cd tools && go mod tidy -diff
 	@unformatted=$$(gofmt -l .); [[ -z $$unformatted ]] || { echo "not gofmt-ed: $$unformatted"; exit 1; }
 	@state() { git status --porcelain; git diff; }; before=$$(state); go generate ./...; \
 		[[ $$before == "$$(state)" ]] || { echo "go generate changed files: commit them"; git status --short; exit 1; }

@@ -59,15 +59,16 @@ type How uint8
 
 // Ways to end. An exit code belongs to HowExit, a signal to HowSignal.
 const (
-	HowExit    How = iota // the script exited; ExitCode says with what
-	HowSignal             // a signal that Bulkhead did not send ended it
-	HowTimeout            // it took longer than the run's timeout
-	HowStart              // it could not be started; Error says why
-	HowCancel             // Bulkhead was told to stop it
-	HowLost               // its owner died
+	HowExit      How = iota // the script exited; ExitCode says with what
+	HowSignal               // a signal that Bulkhead did not send ended it
+	HowTimeout              // it took longer than the run's timeout
+	HowStart                // it could not be started; Error says why
+	HowCancel               // Bulkhead was told to stop it
+	HowLost                 // its owner died
+	HowInterrupt            // its worker was told to go and ended it
 )
 
-var howNames = [...]string{"exit", "signal", "timeout", "start", "cancel", "lost"}
+var howNames = [...]string{"exit", "signal", "timeout", "start", "cancel", "lost", "interrupt"}
 
 func (h How) String() string {
 	if int(h) < len(howNames) {
@@ -93,9 +94,26 @@ type Lease struct {
 	Item    Item
 	Attempt int       // from 1
 	Token   uint64    // fencing token, unique within the store's life
-	Slot    int       // which worker of the owner holds it, from 0
+	Slot    int       // which worker of the owner, or slot of the agent, holds it, from 0
+	Worker  string    // name of the agent that holds it; "": a worker of the owner
+	Process uint64    // of that agent
 	Since   time.Time // when it was given
 	Output  OutputRef // where the worker's next record will go: what a follower reads from
+}
+
+// Done is the result of the attempt that a lease allowed.
+type Done struct {
+	Lease  Lease
+	Result Result
+}
+
+// Assignment is a lease with what the worker has to know while it holds it.
+type Assignment struct {
+	Lease Lease
+	Spec  *Spec
+	// Stop is closed when the attempt should end: its run was cancelled or
+	// halted at once, or the lease has expired.
+	Stop <-chan struct{}
 }
 
 // Result is how an attempt ended, as the worker reports it.

@@ -104,12 +104,17 @@ type Spec struct {
 	Name    string `json:"name,omitempty"`    // default: the base name of the command
 	Comment string `json:"comment,omitempty"` // why; often a task number
 	Owner   string `json:"owner,omitempty"`   // user@host
+	Class   string `json:"class,omitempty"`   // of the workers; "": this process
+	Shape   Shape  `json:"shape,omitzero"`    // what is to be different from the class
 
 	Command []string `json:"command"`         // templates, one per argument; never joined into a shell line
 	Env     []string `json:"env,omitempty"`   // NAME=TEMPLATE, on top of the environment of the bulkhead process
 	Dir     string   `json:"dir"`             // absolute working folder
 	Stdin   *string  `json:"stdin,omitempty"` // template; nil: nothing to read
-	Inputs  []Source `json:"inputs,omitempty"`
+	// StdinFile is the SHA-256 of a file of the server that every attempt reads.
+	StdinFile string   `json:"stdin_file,omitempty"`
+	Files     []File   `json:"files,omitempty"` // beside every attempt
+	Inputs    []Source `json:"inputs,omitempty"`
 	// InputDir is the absolute folder that relative inputs are in.
 	InputDir string    `json:"input_dir,omitempty"`
 	Columns  []string  `json:"columns,omitempty"` // of every item, in order; empty: one item, nothing is replaced

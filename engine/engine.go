@@ -121,20 +121,11 @@ type answer struct {
 	err  error
 }
 
-// Done is the result of the attempt that a lease allowed.
-type Done struct {
-	Lease  bulkhead.Lease
-	Result bulkhead.Result
-}
-
-// Assignment is a lease with what the worker has to know while it holds it.
-type Assignment struct {
-	Lease bulkhead.Lease
-	Spec  *bulkhead.Spec
-	// Stop is closed when the attempt should end: its run was cancelled or
-	// halted at once.
-	Stop <-chan struct{}
-}
+// Done and Assignment are the words of who asks and who answers.
+type (
+	Done       = bulkhead.Done
+	Assignment = bulkhead.Assignment
+)
 
 // New returns an engine without runs. See Adopt and Run.
 func New(opts Options) *Engine {

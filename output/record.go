@@ -4,34 +4,24 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 	"time"
+
+	"bulkhead.dev/bulkhead"
 )
 
-// Stream says where a script wrote to. Its values never reach the disk.
-type Stream uint8
+// The words of output belong to everybody that passes it on.
+type (
+	// Stream is one of a script's streams.
+	Stream = bulkhead.Stream
+	// Chunk is a piece of an attempt's output. Its Data is only valid until the
+	// function it was given to returns, its time is exact to a microsecond.
+	Chunk = bulkhead.Chunk
+)
 
 // The streams of a script.
 const (
-	Stdout Stream = iota + 1
-	Stderr
+	Stdout = bulkhead.Stdout
+	Stderr = bulkhead.Stderr
 )
-
-func (s Stream) String() string {
-	switch s {
-	case Stdout:
-		return "stdout"
-	case Stderr:
-		return "stderr"
-	}
-	return ""
-}
-
-// Chunk is a piece of an attempt's output as it arrived.
-type Chunk struct {
-	Stream  Stream    // 0 for a cut
-	At      time.Time // when it arrived, UTC, exact to a microsecond
-	Data    []byte    // only valid until the function it was given to returns
-	Dropped int64     // for a cut: bytes that were not kept at this place, see Writer.Begin
-}
 
 // Kinds of records, see the package comment.
 const (
