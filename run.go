@@ -173,6 +173,9 @@ type Run struct {
 	Forgiven Counts
 	// CanaryDone says that somebody looked at the canary and let the run go on.
 	CanaryDone bool
+	// Key is the submitter's name for the run, so that a submission can be
+	// repeated; "": none.
+	Key string
 	// Mark is the worker mark of the process that last owned the run, see
 	// package worker. Its leftovers are ended before another process goes on.
 	Mark uint64

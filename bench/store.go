@@ -129,7 +129,7 @@ func measureEngine(dir string, n int64) (rep engineReport, err error) {
 func noop(ctx context.Context, e *engine.Engine, slot int) {
 	var done *engine.Done
 	for {
-		a, err := e.Next(ctx, slot, bulkhead.OutputRef{}, done)
+		a, err := e.Next(ctx, engine.Ask{Slot: slot, Done: done})
 		if err != nil {
 			return // the engine is closed: all is done
 		}

@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"cmp"
 	"container/heap"
 	"fmt"
+	"maps"
 	"time"
 
 	"bulkhead.dev/bulkhead"
@@ -36,6 +38,7 @@ type Group struct {
 // RunView is what a decision may depend on of one run.
 type RunView struct {
 	ID       bulkhead.RunID
+	Kind     bulkhead.Kind // of the workers that can run it
 	Owner    string
 	Priority int
 	Limit    int // at once
@@ -52,13 +55,16 @@ type RunView struct {
 	// NextDue is when the next item that waits for another attempt may start;
 	// zero: none waits.
 	NextDue time.Time
+	// NoWorker is why no worker takes what may start; "": all are busy.
+	NoWorker string
 }
 
 // Snapshot is everything a decision depends on. Decide reads it and changes
 // nothing.
 type Snapshot struct {
-	Now   time.Time
-	Idle  int              // workers that ask for work
+	Now time.Time
+	// Idle is how many workers ask for work.
+	Idle  map[bulkhead.Kind]int
 	InUse map[PoolKey]int  // live leases by pool
 	Held  map[string]int   // live leases by owner of the run
 	Runs  []RunView        // oldest first
@@ -85,11 +91,7 @@ const rateSlack = 100 * time.Millisecond
 // order of its input. It is a pure function.
 func Decide(s Snapshot) Decision {
 	d := newDecider(&s)
-	for range s.Idle {
-		best := d.best()
-		if best < 0 {
-			break
-		}
+	for best := d.best(); best >= 0; best = d.best() {
 		d.start(best)
 	}
 	for i := range d.runs {
@@ -101,8 +103,9 @@ func Decide(s Snapshot) Decision {
 // decider is the working copy of one decision.
 type decider struct {
 	s    *Snapshot
-	used map[PoolKey]int // taken by this decision, on top of s.InUse
-	held map[string]int  // likewise by owner
+	idle map[bulkhead.Kind]int // less those that got something to do
+	used map[PoolKey]int       // taken by this decision, on top of s.InUse
+	held map[string]int        // likewise by owner
 	runs []candidate
 	out  Decision
 }
@@ -117,7 +120,7 @@ type candidate struct {
 }
 
 func newDecider(s *Snapshot) *decider {
-	d := &decider{s: s, used: map[PoolKey]int{}, held: map[string]int{}, runs: make([]candidate, len(s.Runs))}
+	d := &decider{s: s, idle: maps.Clone(s.Idle), used: map[PoolKey]int{}, held: map[string]int{}, runs: make([]candidate, len(s.Runs))}
 	d.out.NextStart = make([]time.Time, len(s.Runs))
 	d.out.Waits = make([]string, len(s.Runs))
 	for i := range s.Runs {
@@ -125,7 +128,7 @@ func newDecider(s *Snapshot) *decider {
 		c := &d.runs[i]
 		c.running, c.next = r.Running, r.NextStart
 		d.out.NextStart[i] = r.NextStart
-		if r.Stop != "" || s.Stop.Stops() || s.Idle == 0 {
+		if r.Stop != "" || s.Stop.Stops() || s.Idle[r.Kind] == 0 {
 			continue
 		}
 		for g := range r.Groups {
@@ -167,7 +170,7 @@ func (d *decider) before(a, b int) bool {
 // that item's group on top of the queue.
 func (d *decider) startable(i int) bool {
 	r, c := &d.s.Runs[i], &d.runs[i]
-	if c.running >= r.Limit || len(c.queue) == 0 {
+	if c.running >= r.Limit || len(c.queue) == 0 || d.idle[r.Kind] == 0 {
 		return false
 	}
 	if r.Interval > 0 && c.next.After(d.s.Now) {
@@ -203,6 +206,7 @@ func (d *decider) start(i int) {
 		d.used[n.Pool]++
 	}
 	d.held[r.Owner]++
+	d.idle[r.Kind]--
 	c.running++
 	if r.Interval > 0 {
 		if earliest := d.s.Now.Add(-rateSlack); c.next.Before(earliest) {
@@ -249,7 +253,7 @@ func (d *decider) wait(i int) string {
 	case c.isFull && len(c.queue) == 0:
 		return fmt.Sprintf("pool %s: all %d in use", c.blocked.Pool, c.blocked.Slots)
 	}
-	return "worker: all are busy"
+	return cmp.Or(r.NoWorker, "worker: all are busy")
 }
 
 func (d *decider) wake(at time.Time) {

@@ -22,6 +22,9 @@ func in(pool string, slots int, items ...int64) engine.Group {
 	return engine.Group{Needs: []engine.Need{{Pool: engine.PoolKey{Name: pool}, Slots: slots}}, Items: items}
 }
 
+// local is so many idle workers of this process.
+func local(n int) map[bulkhead.Kind]int { return map[bulkhead.Kind]int{{}: n} }
+
 func view(limit int, groups ...engine.Group) engine.RunView {
 	return engine.RunView{Limit: limit, LimitReason: fmt.Sprintf("limit: %d at once", limit), Groups: groups}
 }
@@ -46,65 +49,65 @@ func TestDecide(t *testing.T) {
 	}
 	tests := map[string]test{
 		"idle workers get the first items in input order": {
-			snapshot: engine.Snapshot{Idle: 2, Runs: []engine.RunView{view(5, free(1, 2, 3))}},
+			snapshot: engine.Snapshot{Idle: local(2), Runs: []engine.RunView{view(5, free(1, 2, 3))}},
 			want:     [][]int64{{1, 2}}, waits: []string{"worker: all are busy"},
 		},
 		"a run never exceeds its limit": {
-			snapshot: engine.Snapshot{Idle: 9, Runs: []engine.RunView{{Limit: 3, LimitReason: "limit: 3 at once", Running: 1, Groups: []engine.Group{free(1, 2, 3, 4)}}}},
+			snapshot: engine.Snapshot{Idle: local(9), Runs: []engine.RunView{{Limit: 3, LimitReason: "limit: 3 at once", Running: 1, Groups: []engine.Group{free(1, 2, 3, 4)}}}},
 			want:     [][]int64{{1, 2}}, waits: []string{"limit: 3 at once"},
 		},
 		"a full pool holds back only the items that need it": {
-			snapshot: engine.Snapshot{Idle: 9, InUse: map[engine.PoolKey]int{{Name: "db"}: 2},
+			snapshot: engine.Snapshot{Idle: local(9), InUse: map[engine.PoolKey]int{{Name: "db"}: 2},
 				Runs: []engine.RunView{view(9, in("db", 2, 1, 2), free(3))}},
 			want: [][]int64{{3}}, waits: []string{"pool db: all 2 in use"},
 		},
 		"slots taken by this decision count": {
-			snapshot: engine.Snapshot{Idle: 9, Runs: []engine.RunView{view(9, in("db", 2, 1, 4, 5), in("x", 1, 2, 3))}},
+			snapshot: engine.Snapshot{Idle: local(9), Runs: []engine.RunView{view(9, in("db", 2, 1, 4, 5), in("x", 1, 2, 3))}},
 			want:     [][]int64{{1, 2, 4}}, waits: []string{"pool x: all 1 in use"},
 		},
 		"an item that needs two pools waits for both": {
-			snapshot: engine.Snapshot{Idle: 9, InUse: map[engine.PoolKey]int{{Name: "b"}: 1}, Runs: []engine.RunView{view(9, engine.Group{
+			snapshot: engine.Snapshot{Idle: local(9), InUse: map[engine.PoolKey]int{{Name: "b"}: 1}, Runs: []engine.RunView{view(9, engine.Group{
 				Needs: []engine.Need{{Pool: engine.PoolKey{Name: "a"}, Slots: 1}, {Pool: engine.PoolKey{Name: "b"}, Slots: 1}}, Items: []int64{1}})}},
 			want: [][]int64{nil}, waits: []string{"pool b: all 1 in use"},
 		},
 		"a pool is shared between runs, and each brings its own limit": {
-			snapshot: engine.Snapshot{Idle: 9, Runs: []engine.RunView{view(9, in("db", 3, 1, 2, 3)), view(9, in("db", 1, 1))}},
+			snapshot: engine.Snapshot{Idle: local(9), Runs: []engine.RunView{view(9, in("db", 3, 1, 2, 3)), view(9, in("db", 1, 1))}},
 			want:     [][]int64{{1, 2, 3}, nil}, waits: []string{"", "pool db: all 1 in use"},
 		},
 		"owners take turns, the one with fewer live leases first": {
-			snapshot: engine.Snapshot{Idle: 3, Held: map[string]int{"ann": 1}, Runs: []engine.RunView{
+			snapshot: engine.Snapshot{Idle: local(3), Held: map[string]int{"ann": 1}, Runs: []engine.RunView{
 				{Owner: "ann", Limit: 9, Groups: []engine.Group{free(1, 2, 3)}},
 				{Owner: "bob", Limit: 9, Groups: []engine.Group{free(1, 2, 3)}}}},
 			want: [][]int64{{1}, {1, 2}}, waits: []string{"worker: all are busy", "worker: all are busy"},
 		},
 		"among the runs of an owner priority comes before age": {
-			snapshot: engine.Snapshot{Idle: 1, Runs: []engine.RunView{view(9, free(1)), {Priority: 1, Limit: 9, Groups: []engine.Group{free(1)}}}},
+			snapshot: engine.Snapshot{Idle: local(1), Runs: []engine.RunView{view(9, free(1)), {Priority: 1, Limit: 9, Groups: []engine.Group{free(1)}}}},
 			want:     [][]int64{nil, {1}}, waits: []string{"worker: all are busy", ""},
 		},
 		"a stopped run starts nothing and says why": {
-			snapshot: engine.Snapshot{Idle: 9, Runs: []engine.RunView{{Limit: 9, Stop: "paused by ann", Groups: []engine.Group{free(1)}}}},
+			snapshot: engine.Snapshot{Idle: local(9), Runs: []engine.RunView{{Limit: 9, Stop: "paused by ann", Groups: []engine.Group{free(1)}}}},
 			want:     [][]int64{nil}, waits: []string{"paused by ann"},
 		},
 		"a brake on everything comes before every other reason": {
-			snapshot: engine.Snapshot{Idle: 9, Stop: bulkhead.Verdict{Level: bulkhead.Stop, Reason: "store: disk full"},
+			snapshot: engine.Snapshot{Idle: local(9), Stop: bulkhead.Verdict{Level: bulkhead.Stop, Reason: "store: disk full"},
 				Runs: []engine.RunView{{Limit: 9, Stop: "paused by ann", Groups: []engine.Group{free(1)}}}},
 			want: [][]int64{nil}, waits: []string{"store: disk full"},
 		},
 		"a slow rate spaces starts and says when the next is due": {
-			snapshot: engine.Snapshot{Idle: 9, Runs: []engine.RunView{{Limit: 9, Interval: time.Second, Groups: []engine.Group{free(1, 2)}}}},
+			snapshot: engine.Snapshot{Idle: local(9), Runs: []engine.RunView{{Limit: 9, Interval: time.Second, Groups: []engine.Group{free(1, 2)}}}},
 			want:     [][]int64{{1}}, waits: []string{"rate: one start every 1s"}, wake: noon.Add(time.Second),
 		},
 		"a fast rate may catch up a tenth of a second": {
-			snapshot: engine.Snapshot{Idle: 99, Runs: []engine.RunView{{Limit: 99, Interval: 20 * time.Millisecond, NextStart: noon.Add(-time.Hour),
+			snapshot: engine.Snapshot{Idle: local(99), Runs: []engine.RunView{{Limit: 99, Interval: 20 * time.Millisecond, NextStart: noon.Add(-time.Hour),
 				Groups: []engine.Group{free(1, 2, 3, 4, 5, 6, 7, 8, 9)}}}},
 			want: [][]int64{{1, 2, 3, 4, 5, 6}}, waits: []string{"rate: one start every 20ms"}, wake: noon.Add(20 * time.Millisecond),
 		},
 		"items that wait for a retry say when": {
-			snapshot: engine.Snapshot{Idle: 9, Runs: []engine.RunView{{Limit: 9, NextDue: noon.Add(3 * time.Second)}}},
+			snapshot: engine.Snapshot{Idle: local(9), Runs: []engine.RunView{{Limit: 9, NextDue: noon.Add(3 * time.Second)}}},
 			want:     [][]int64{nil}, waits: []string{"retry: the next attempt is due at 12:00:03"}, wake: noon.Add(3 * time.Second),
 		},
 		"a run without waiting items waits for nothing": {
-			snapshot: engine.Snapshot{Idle: 9, Runs: []engine.RunView{view(9)}},
+			snapshot: engine.Snapshot{Idle: local(9), Runs: []engine.RunView{view(9)}},
 			want:     [][]int64{nil}, waits: []string{""},
 		},
 	}
@@ -127,7 +130,7 @@ func TestDecide(t *testing.T) {
 
 // drawSnapshot draws any snapshot that the engine could make.
 func drawSnapshot(t *rapid.T) engine.Snapshot {
-	s := engine.Snapshot{Now: noon, Idle: rapid.IntRange(0, 12).Draw(t, "idle"), InUse: map[engine.PoolKey]int{}, Held: map[string]int{}}
+	s := engine.Snapshot{Now: noon, Idle: local(rapid.IntRange(0, 12).Draw(t, "idle")), InUse: map[engine.PoolKey]int{}, Held: map[string]int{}}
 	pools := []engine.PoolKey{{Name: "a"}, {Name: "b", Key: "1"}, {Name: "b", Key: "2"}}
 	for _, p := range pools {
 		s.InUse[p] = rapid.IntRange(0, 3).Draw(t, "in use")
@@ -161,8 +164,8 @@ func TestNoDecisionBreaksALimitAndEveryWaitHasAReason(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := drawSnapshot(t)
 		d := engine.Decide(s)
-		if len(d.Starts) > s.Idle {
-			t.Fatalf("%d starts for %d idle workers", len(d.Starts), s.Idle)
+		if idle := s.Idle[bulkhead.Kind{}]; len(d.Starts) > idle {
+			t.Fatalf("%d starts for %d idle workers", len(d.Starts), idle)
 		}
 		used, running := map[engine.PoolKey]int{}, map[int]int{}
 		for _, st := range d.Starts {

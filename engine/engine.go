@@ -46,6 +46,7 @@ type Items interface {
 // Requests is how others talk to a run that this process owns.
 type Requests interface {
 	Changed() (bool, error)
+	Requested(ctx context.Context) ([]bulkhead.RunID, error) // runs of which something is asked
 	Requests(ctx context.Context, run bulkhead.RunID) ([]bulkhead.Request, error)
 	Retry(ctx context.Context, r *bulkhead.Run, q bulkhead.Request, now time.Time) (int64, error)
 	CancelQueued(ctx context.Context, r *bulkhead.Run, request int64) error
@@ -67,6 +68,8 @@ type Options struct {
 	// Lost gives what is known of an attempt whose owner died, such as the
 	// output it left; default: nothing.
 	Lost func(bulkhead.Lease) bulkhead.OutputRef
+	// Remote is for an engine whose workers are agents; nil: they are in this process.
+	Remote *Remote
 	// Room is how many attempts this process can have at once, whatever the limit
 	// of a run says; 0: any number. RoomReason says why, in a few words.
 	Room       int
@@ -91,6 +94,7 @@ type Engine struct {
 
 	mu       sync.Mutex // guards what follows, for Status
 	runs     []*run     // oldest first
+	byID     map[bulkhead.RunID]*run
 	inUse    map[PoolKey]int
 	held     map[string]int
 	hold     string // why nothing may start: the store cannot be written
@@ -101,24 +105,16 @@ type Engine struct {
 	ended   []*ask // carry a result that is not durable yet
 	workers int    // last told to Options.Workers
 
+	agents    map[string]*agent
+	wanted    map[bulkhead.Kind]int // slots that runs can use, as last told to Remote.Changed
+	blocked   map[string]string     // why no worker of a class comes
+	calls     chan func()           // run by the loop, see do
+	lastCheck time.Time             // of the leases of agents
+
 	overlooked bool // requests could not be read: look again without a sign of change
 
 	nextProbe  time.Time // while held
 	probePause time.Duration
-}
-
-// ask is one request of a worker.
-type ask struct {
-	slot   int
-	output bulkhead.OutputRef
-	done   *Done
-	reply  chan answer // has room for one
-	gone   <-chan struct{}
-}
-
-type answer struct {
-	work *Assignment
-	err  error
 }
 
 // Done and Assignment are the words of who asks and who answers.
@@ -143,26 +139,9 @@ func New(opts Options) *Engine {
 	}
 	return &Engine{
 		opts: opts, asks: make(chan *ask), poke: make(chan struct{}, 1), done: make(chan struct{}),
-		inUse: map[PoolKey]int{}, held: map[string]int{},
+		inUse: map[PoolKey]int{}, held: map[string]int{}, byID: map[bulkhead.RunID]*run{},
+		agents: map[string]*agent{}, wanted: map[bulkhead.Kind]int{}, blocked: map[string]string{}, calls: make(chan func()),
 	}
-}
-
-// Next hands in the result of the worker's last attempt, if done is not nil,
-// and waits for a lease. When it returns without ErrClosed the result is
-// durable. Output is where the worker will write what the next script says.
-func (e *Engine) Next(ctx context.Context, slot int, output bulkhead.OutputRef, done *Done) (*Assignment, error) {
-	a := &ask{slot: slot, output: output, done: done, reply: make(chan answer, 1), gone: ctx.Done()}
-	select {
-	case e.asks <- a:
-	case <-e.done:
-		return nil, ErrClosed
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	// Once the loop has the request it answers it, or a lease could be lost
-	// between the two.
-	got := <-a.reply
-	return got.work, got.err
 }
 
 // Poke makes the loop look for requests and probe the store now.
@@ -201,6 +180,8 @@ func (e *Engine) Run(ctx context.Context) error {
 			e.take(a)
 			e.takeAll()
 		case <-wake.C:
+		case call := <-e.calls:
+			call()
 		case <-e.poke:
 			e.look(ctx, true)
 		case <-poll.C:
@@ -222,39 +203,11 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 }
 
-// maxTurn bounds how many requests one transaction answers, and with it how
-// long the first of them waits.
-const maxTurn = 4096
-
-func (e *Engine) takeAll() {
-	for range maxTurn {
-		select {
-		case a := <-e.asks:
-			e.take(a)
-		default:
-			return
-		}
-	}
-}
-
-func (e *Engine) take(a *ask) {
-	if a.done != nil {
-		e.ended = append(e.ended, a)
-	}
-	e.idle = append(e.idle, a)
-}
-
-// close answers every worker that still waits.
-func (e *Engine) close() {
-	close(e.done)
-	for _, a := range e.idle {
-		a.reply <- answer{err: ErrClosed}
-	}
-	e.idle = nil
-}
-
 // over reports whether Run is done.
 func (e *Engine) over() bool {
+	if e.opts.Remote != nil {
+		return false // more runs may come
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, r := range e.runs {
@@ -278,24 +231,31 @@ func (e *Engine) turn(ctx context.Context) (time.Time, error) {
 	e.mu.Lock()
 	acked := e.ended
 	for _, a := range acked {
-		if err := e.finish(b, a.done, now); err != nil {
+		if err := e.finish(b, a.Done, now); err != nil {
 			e.mu.Unlock()
 			return time.Time{}, err
 		}
 	}
 	e.ended = nil
+	if err := e.expire(b, now); err != nil {
+		e.mu.Unlock()
+		return time.Time{}, err
+	}
+	rest := e.sort(now)
 	d, grants := e.decide(b, now)
 	e.collect(b, now)
 	e.mu.Unlock()
 
 	if err := e.commit(ctx, b, grants); err != nil {
+		e.idle = append(e.idle, rest.asks...) // close answers them
 		return time.Time{}, err
 	}
 	for _, g := range grants {
 		if !g.undone {
-			g.to.reply <- answer{work: g.work}
+			g.to.answer(g.work, nil)
 		}
 	}
+	rest.answer()
 	if e.opts.Ended != nil {
 		for _, a := range b.Ended {
 			e.opts.Ended(a)
@@ -305,20 +265,24 @@ func (e *Engine) turn(ctx context.Context) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, err
 	}
+	e.dropFinished()
 	e.tellWorkers()
 	if again {
 		return e.opts.Now(), nil
 	}
-	return e.nextWake(d), nil
+	return e.nextWake(d, rest.until), nil
 }
 
 // nextWake is when something may change without an event.
-func (e *Engine) nextWake(d Decision) time.Time {
+func (e *Engine) nextWake(d Decision, until time.Time) time.Time {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	wake := d.Wake
-	if e.hold != "" && (wake.IsZero() || e.nextProbe.Before(wake)) {
-		wake = e.nextProbe
+	wake := sooner(d.Wake, until)
+	if e.hold != "" {
+		wake = sooner(wake, e.nextProbe)
+	}
+	if len(e.agents) > 0 {
+		wake = sooner(wake, e.lastCheck.Add(checkEvery))
 	}
 	for _, r := range e.runs {
 		// Items that a refill could load now do not wait for an event either.
@@ -326,54 +290,19 @@ func (e *Engine) nextWake(d Decision) time.Time {
 		if r.canLoad() && len(e.idle) > 0 && r.stop() == "" {
 			due = e.opts.Now()
 		}
-		if !due.IsZero() && (wake.IsZero() || due.Before(wake)) && r.State == bulkhead.RunRunning {
-			wake = due
+		if r.State == bulkhead.RunRunning {
+			wake = sooner(wake, due)
 		}
 	}
 	return wake
 }
 
-// grant is a lease on its way to a worker.
-type grant struct {
-	to     *ask
-	work   *Assignment
-	run    *run
-	undone bool
-}
-
-// decide gives leases to idle workers and adds them to the batch.
-func (e *Engine) decide(b *bulkhead.Batch, now time.Time) (Decision, []*grant) {
-	e.dropGone()
-	s := e.snapshot(now)
-	d := Decide(s)
-	grants := make([]*grant, 0, len(d.Starts))
-	for i, st := range d.Starts {
-		r := e.runs[st.Run]
-		l := e.lease(r, st.Group, e.idle[i], now)
-		b.Leases = append(b.Leases, l.Lease)
-		grants = append(grants, &grant{to: e.idle[i], run: r,
-			work: &Assignment{Lease: l.Lease, Spec: &r.Spec, Stop: l.stop}})
+// sooner is the earlier of two times; zero is never.
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
 	}
-	e.idle = append(e.idle[:0], e.idle[len(d.Starts):]...)
-	for i, r := range e.runs {
-		r.nextStart = d.NextStart[i]
-		r.setWait(d.Waits[i])
-	}
-	return d, grants
-}
-
-// dropGone forgets workers that gave up waiting, so that no lease goes to them.
-func (e *Engine) dropGone() {
-	kept := e.idle[:0]
-	for _, a := range e.idle {
-		select {
-		case <-a.gone:
-			a.reply <- answer{err: context.Canceled}
-		default:
-			kept = append(kept, a)
-		}
-	}
-	e.idle = kept
+	return a
 }
 
 // collect adds the rows of all changed runs to the batch.
@@ -386,17 +315,22 @@ func (e *Engine) collect(b *bulkhead.Batch, now time.Time) {
 		r.Next = r.lowest()
 		if r.changed(b, now) {
 			b.Runs = append(b.Runs, r.saved(now))
+			r.tell()
 		}
 	}
 }
 
 func (e *Engine) snapshot(now time.Time) Snapshot {
-	s := Snapshot{Now: now, Idle: len(e.idle), InUse: e.inUse, Held: e.held, Runs: make([]RunView, len(e.runs))}
+	s := Snapshot{Now: now, Idle: map[bulkhead.Kind]int{}, InUse: e.inUse, Held: e.held, Runs: make([]RunView, len(e.runs))}
 	if e.hold != "" {
 		s.Stop = bulkhead.Verdict{Level: bulkhead.Stop, Reason: e.hold}
 	}
+	for _, a := range e.idle {
+		s.Idle[a.Agent.Kind]++
+	}
 	for i, r := range e.runs {
 		s.Runs[i] = r.view(e.draining)
+		s.Runs[i].NoWorker = e.noWorker(r)
 		if e.tooMany(s.Runs[i].Limit) {
 			s.Runs[i].Limit, s.Runs[i].LimitReason = e.opts.Room, e.roomReason(r.Limit)
 		}
@@ -425,13 +359,19 @@ func (e *Engine) Adopt(ctx context.Context, stored *bulkhead.Run) error {
 	if r.touchedTo, err = e.opts.Store.Highest(ctx, r.ID); err != nil {
 		return fmt.Errorf("read highest item: %w", err)
 	}
+	if err := e.readItems(ctx, r, leases); err != nil {
+		return err
+	}
 	r.nextDue = e.opts.Now() // look for requeued items once
 	b := &bulkhead.Batch{}
 	e.mu.Lock()
-	e.runs = append(e.runs, r)
+	e.insert(r)
 	for _, l := range leases {
-		r.leases[l.Item.Index] = &live{Lease: l, stop: make(chan struct{})}
+		r.leases[l.Item.Index] = &live{Lease: l, run: r, stop: make(chan struct{})}
 		e.held[r.Spec.Owner]++
+		if e.keepLease(r, r.leases[l.Item.Index]) {
+			continue
+		}
 		res := bulkhead.Result{State: bulkhead.ItemLost, How: bulkhead.HowLost, Started: l.Since}
 		if e.opts.Lost != nil {
 			res.Output = e.opts.Lost(l)
@@ -460,6 +400,10 @@ func (e *Engine) Adopt(ctx context.Context, stored *bulkhead.Run) error {
 
 // tellWorkers says how many workers the runs can use, when that changed.
 func (e *Engine) tellWorkers() {
+	if e.opts.Remote != nil {
+		e.tellDemand()
+		return
+	}
 	e.mu.Lock()
 	n := 0
 	for _, r := range e.runs {

@@ -77,7 +77,7 @@ func runCtx(ctx context.Context, e *engine.Engine, workers int, play script) err
 		wg.Go(func() {
 			var done *engine.Done
 			for {
-				work, err := e.Next(ctx, slot, bulkhead.OutputRef{}, done)
+				work, err := e.Next(ctx, engine.Ask{Slot: slot, Done: done})
 				if err != nil {
 					if !errors.Is(err, engine.ErrClosed) && ctx.Err() == nil {
 						panic(err)

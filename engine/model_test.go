@@ -151,7 +151,7 @@ func (h *hand) live(e *engine.Engine, slot int) {
 	defer close(h.work)
 	var done *engine.Done
 	for {
-		work, err := e.Next(context.Background(), slot, bulkhead.OutputRef{}, done)
+		work, err := e.Next(context.Background(), engine.Ask{Slot: slot, Done: done})
 		if err != nil {
 			return
 		}

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"bulkhead.dev/bulkhead"
 )
@@ -29,7 +30,12 @@ func (e *Engine) lookForRequests(ctx context.Context, force bool) error {
 	}
 	// Also when the store is not what it should be: that somebody cancels the run
 	// may still come through.
-	for _, r := range e.runs {
+	if e.opts.Remote != nil {
+		if err := e.fetchAsked(ctx); err != nil {
+			return err
+		}
+	}
+	for _, r := range slices.Clone(e.runs) {
 		requests, err := e.opts.Store.Requests(ctx, r.ID)
 		if err != nil {
 			return fmt.Errorf("read requests: %w", err)

@@ -1,23 +1,12 @@
 package engine
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"bulkhead.dev/bulkhead"
-)
-
-// What a run keeps in memory: the window, items that were read ahead and wait.
-// A pool that is full holds back only the items that need it, and the window
-// is how far ahead the engine looks for others.
-const (
-	windowItems = 4096
-	windowBytes = 8 << 20
-	// windowRequeued is how many of them may be items that wait for another attempt.
-	windowRequeued = 1024
 )
 
 // run is a run that this engine owns.
@@ -28,6 +17,7 @@ type run struct {
 	groups  []*group
 	byNeeds map[string]*group
 	waiting int // items in groups
+	window  int // how many there may be
 	bytes   int // of their values
 
 	cursor    int64 // next index to read from the chunks
@@ -46,6 +36,9 @@ type run struct {
 	savedReason string    // that was in it
 	rests       bool      // its canary paused it: its process need not wait for what a person makes of that
 	stopNow     bool      // running attempts were told to stop
+
+	watch    chan struct{} // closed at the next change; nil: nobody watches
+	failures []Failure     // the last ones, oldest first
 }
 
 // keyedPool is a PoolUse with its key template parsed.
@@ -57,8 +50,13 @@ type keyedPool struct {
 // live is a lease in force.
 type live struct {
 	bulkhead.Lease
+	run   *run
 	needs []Need
 	stop  chan struct{} // closed once
+
+	agent   *agent // that holds it; nil: a worker of this process
+	expires time.Time
+	lost    bool // its agent is gone
 }
 
 // group holds the waiting items that need the same pools.
@@ -173,129 +171,6 @@ func (r *run) lowest() int64 {
 	return low
 }
 
-// canLoad reports whether chunks hold items for which the window has room.
-func (r *run) canLoad() bool {
-	return r.cursor <= r.total && !r.TailCancelled && r.waiting < windowItems/2 && r.bytes < windowBytes
-}
-
-// refill loads items into the windows of all runs.
-func (e *Engine) refill(ctx context.Context) error {
-	now := e.opts.Now()
-	for _, r := range e.runs {
-		if r.State.Finished() {
-			continue
-		}
-		r.prune()
-		if !r.nextDue.IsZero() && !r.nextDue.After(now) {
-			if err := e.loadRequeued(ctx, r, now); err != nil {
-				return fmt.Errorf("run %d: read requeued items: %w", r.ID, err)
-			}
-		}
-		for r.canLoad() {
-			if err := e.loadChunk(ctx, r); err != nil {
-				return fmt.Errorf("run %d: read items: %w", r.ID, err)
-			}
-		}
-	}
-	return nil
-}
-
-func (e *Engine) loadChunk(ctx context.Context, r *run) error {
-	items, err := e.opts.Store.Chunk(ctx, r.ID, r.cursor)
-	if err != nil {
-		return err
-	}
-	if len(items) == 0 {
-		return fmt.Errorf("item %d of %d is missing in the store", r.cursor, r.total)
-	}
-	var touched map[int64]bool
-	if r.cursor <= r.touchedTo {
-		touched, err = e.opts.Store.Touched(ctx, r.ID, r.cursor, items[len(items)-1].Index+1)
-		if err != nil {
-			return err
-		}
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, it := range items {
-		if r.waiting >= windowItems || r.bytes >= windowBytes {
-			break
-		}
-		r.cursor = it.Index + 1
-		if !touched[it.Index] {
-			r.push(detach(it), 1)
-		}
-	}
-	return nil
-}
-
-// detach copies an item out of its chunk, which would otherwise stay in memory
-// for as long as one of its items waits.
-func detach(it bulkhead.Item) bulkhead.Item {
-	if it.Size() == 0 {
-		return it
-	}
-	text := strings.Join(it.Values, "")
-	values := make([]string, len(it.Values))
-	for i, v := range it.Values {
-		values[i], text = text[:len(v)], text[len(v):]
-	}
-	return bulkhead.Item{Index: it.Index, Values: values}
-}
-
-// loadRequeued loads the items whose next attempt is due.
-func (e *Engine) loadRequeued(ctx context.Context, r *run, now time.Time) error {
-	list, err := e.opts.Store.Requeued(ctx, r.ID, len(r.requeued)+windowRequeued)
-	if err != nil {
-		return err
-	}
-	r.nextDue, r.unread = time.Time{}, false
-	for _, q := range list {
-		if r.requeued[q.Item] {
-			continue
-		}
-		if q.Due.After(now) {
-			// A clock that was set back must not make the item wait for the difference.
-			latest := now.Add(max(bulkhead.MaxRetryDelay, r.Spec.RetryDelay) * 5 / 4)
-			r.nextDue = q.Due
-			if r.nextDue.After(latest) {
-				r.nextDue = latest
-			}
-			break
-		}
-		if len(r.requeued) >= windowRequeued {
-			r.unread = true // lease looks again when there is room
-			break
-		}
-		it, err := e.item(ctx, r, q.Item)
-		if err != nil {
-			return err
-		}
-		e.mu.Lock()
-		r.requeued[q.Item] = true
-		r.push(detach(it), q.Attempt)
-		e.mu.Unlock()
-	}
-	r.recent = nil
-	return nil
-}
-
-// item reads one item. Requeued items often stand in one chunk, so the chunk
-// that was read last is kept meanwhile.
-func (e *Engine) item(ctx context.Context, r *run, index int64) (bulkhead.Item, error) {
-	if len(r.recent) == 0 || index < r.recent[0].Index || index > r.recent[len(r.recent)-1].Index {
-		items, err := e.opts.Store.Chunk(ctx, r.ID, index)
-		if err != nil {
-			return bulkhead.Item{}, err
-		}
-		if len(items) == 0 {
-			return bulkhead.Item{}, fmt.Errorf("item %d is missing in the store", index)
-		}
-		r.recent = items
-	}
-	return r.recent[index-r.recent[0].Index], nil
-}
-
 // lease takes the first item of a group for a worker.
 func (e *Engine) lease(r *run, group int, to *ask, now time.Time) *live {
 	w, needs := r.pop(group)
@@ -305,9 +180,12 @@ func (e *Engine) lease(r *run, group int, to *ask, now time.Time) *live {
 			r.nextDue = now
 		}
 	}
-	l := &live{needs: needs, stop: make(chan struct{}), Lease: bulkhead.Lease{
-		Run: r.ID, Item: w.Item, Attempt: w.attempt, Token: e.opts.Token(), Slot: to.slot, Since: now, Output: to.output,
+	l := &live{run: r, needs: needs, stop: make(chan struct{}), Lease: bulkhead.Lease{
+		Run: r.ID, Item: w.Item, Attempt: w.attempt, Token: e.opts.Token(), Slot: to.Slot, Since: now, Output: to.Output,
 	}}
+	if to.agent != nil {
+		e.give(l, to.agent, now)
+	}
 	r.leases[w.Index] = l
 	for _, n := range needs {
 		e.inUse[n.Pool]++
@@ -325,6 +203,9 @@ func (e *Engine) lease(r *run, group int, to *ask, now time.Time) *live {
 // release gives back what a lease took.
 func (e *Engine) release(r *run, l *live) {
 	delete(r.leases, l.Item.Index)
+	if l.agent != nil {
+		l.agent.drop(l)
+	}
 	for _, n := range l.needs {
 		if e.inUse[n.Pool]--; e.inUse[n.Pool] == 0 {
 			delete(e.inUse, n.Pool)
@@ -341,6 +222,9 @@ func (e *Engine) release(r *run, l *live) {
 func (e *Engine) unlease(r *run, index int64) {
 	l := r.leases[index]
 	e.release(r, l)
+	if l.agent != nil {
+		e.opts.Remote.Output.Drop(l.Lease)
+	}
 	r.Counts.Queued++
 	if l.Attempt > 1 {
 		r.requeued[index] = true
@@ -350,8 +234,14 @@ func (e *Engine) unlease(r *run, index int64) {
 
 // finish takes the result of an attempt into the batch: it ends the lease and
 // decides whether the item gets another attempt.
+//
+// What an agent says of a lease that is over changes nothing: it was said before,
+// or the lease had expired.
 func (e *Engine) finish(b *bulkhead.Batch, d *Done, now time.Time) error {
-	r := e.find(d.Lease.Run)
+	r := e.byID[d.Lease.Run]
+	if e.opts.Remote != nil && (r == nil || r.leases[d.Lease.Item.Index] == nil || r.leases[d.Lease.Item.Index].Token != d.Lease.Token) {
+		return nil
+	}
 	if r == nil {
 		return fmt.Errorf("result for run %d, which is not ours", d.Lease.Run)
 	}
@@ -377,7 +267,7 @@ func (e *Engine) finish(b *bulkhead.Batch, d *Done, now time.Time) error {
 		r.ExitCode = exitCode(a.Result)
 	}
 	if a.State == bulkhead.ItemFailed || a.State == bulkhead.ItemLost {
-		e.noteFailure(l.Item, a, now)
+		e.noteFailure(r, Failure{l.Item, a, now})
 	}
 	if a.Final {
 		r.judge(a)
@@ -433,19 +323,10 @@ func (r *run) inCanary() bool {
 	return r.Spec.Canary > 0 && !r.CanaryDone && r.Counts.Succeeded < int64(r.Spec.Canary)
 }
 
-func (e *Engine) find(id bulkhead.RunID) *run {
-	for _, r := range e.runs {
-		if r.ID == id {
-			return r
-		}
-	}
-	return nil
-}
-
 // view is what a decision may know of the run.
 func (r *run) view(draining string) RunView {
 	v := RunView{
-		ID: r.ID, Owner: r.Spec.Owner, Priority: r.Spec.Priority, Running: len(r.leases),
+		ID: r.ID, Kind: r.Spec.Kind(), Owner: r.Spec.Owner, Priority: r.Spec.Priority, Running: len(r.leases),
 		Limit: r.Limit, LimitReason: fmt.Sprintf("limit: %d at once", r.Limit),
 		NextStart: r.nextStart, Interval: r.Spec.Rate.Interval(), Stop: r.stop(),
 	}

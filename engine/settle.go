@@ -91,10 +91,12 @@ func (e *Engine) endRuns(ctx context.Context) (again bool, err error) {
 }
 
 func (l *live) halt() {
-	select {
-	case <-l.stop:
-	default:
-		close(l.stop)
+	if l.halted() {
+		return
+	}
+	close(l.stop)
+	if l.agent != nil {
+		l.agent.tell()
 	}
 }
 

@@ -67,11 +67,13 @@ func longest(leases map[int64]*live, n int) []bulkhead.Lease {
 	return out
 }
 
-func (e *Engine) noteFailure(it bulkhead.Item, a bulkhead.Attempt, at time.Time) {
-	if len(e.failures) == keptFailures {
-		e.failures = slices.Delete(e.failures, 0, 1)
+func (e *Engine) noteFailure(r *run, f Failure) {
+	for _, list := range []*[]Failure{&e.failures, &r.failures} {
+		if len(*list) == keptFailures {
+			*list = slices.Delete(*list, 0, 1)
+		}
+		*list = append(*list, f)
 	}
-	e.failures = append(e.failures, Failure{it, a, at})
 }
 
 // tokens counts up from a random number: unique within a process by counting,

@@ -260,7 +260,7 @@ func (l *local) work(slot int) {
 	out := l.log.Writer()
 	var done *engine.Done
 	for {
-		a, err := l.engine.Next(l.ctx, slot, out.Position(), done)
+		a, err := l.engine.Next(l.ctx, engine.Ask{Slot: slot, Output: out.Position(), Done: done})
 		if err != nil {
 			return // the engine is closed or we are told to stop at once
 		}

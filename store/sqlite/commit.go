@@ -100,9 +100,15 @@ func giveLease(c *sqlite.Conn, created map[bulkhead.RunID]time.Time, l *bulkhead
 			return err
 		}
 	}
-	_, err = exec(c, `INSERT INTO leases (run, item, attempt, token, slot, since, segment, offset) VALUES (?,?,?,?,?,?,?,?)`,
+	stmt, err := bind(c, `INSERT INTO leases (run, item, attempt, token, slot, since, segment, offset, process, worker)
+		VALUES (?,?,?,?,?,?,?,?,?,?)`,
 		int64(l.Run), l.Item.Index, int64(l.Attempt), int64(l.Token), int64(l.Slot),
-		relative(base, l.Since), l.Output.Segment, l.Output.Offset)
+		relative(base, l.Since), l.Output.Segment, l.Output.Offset, int64(l.Process))
+	if err != nil {
+		return err
+	}
+	stmt.BindText(10, l.Worker)
+	_, err = step(c, stmt)
 	return err
 }
 

@@ -64,8 +64,8 @@ func (s *Store) Leases(_ context.Context, run bulkhead.RunID) (leases []bulkhead
 }
 
 func loadLeases(c *sqlite.Conn, run bulkhead.RunID, from, to int64) (leases []bulkhead.Lease, err error) {
-	stmt, err := bind(c, `SELECT item, attempt, token, slot, (SELECT created FROM runs WHERE id = run) + since, segment, offset
-		FROM leases WHERE run = ? AND item >= ? AND item < ? ORDER BY item`, int64(run), from, to)
+	stmt, err := bind(c, `SELECT item, attempt, token, slot, (SELECT created FROM runs WHERE id = run) + since, segment, offset,
+		worker, process FROM leases WHERE run = ? AND item >= ? AND item < ? ORDER BY item`, int64(run), from, to)
 	if err != nil {
 		return nil, err
 	}
@@ -74,6 +74,7 @@ func loadLeases(c *sqlite.Conn, run bulkhead.RunID, from, to int64) (leases []bu
 			Run: run, Item: bulkhead.Item{Index: stmt.ColumnInt64(0)}, Attempt: stmt.ColumnInt(1),
 			Token: uint64(stmt.ColumnInt64(2)), Slot: stmt.ColumnInt(3), Since: fromMicros(stmt.ColumnInt64(4)),
 			Output: bulkhead.OutputRef{Segment: stmt.ColumnInt64(5), Offset: stmt.ColumnInt64(6)},
+			Worker: stmt.ColumnText(7), Process: uint64(stmt.ColumnInt64(8)),
 		})
 		return nil
 	})
@@ -257,7 +258,7 @@ func loadPage(c *sqlite.Conn, r *bulkhead.Run, from, to int64) ([]bulkhead.ItemS
 	for _, l := range leases {
 		st := &page[l.Item.Index-from]
 		st.State = bulkhead.ItemRunning
-		st.Attempt = bulkhead.Attempt{Run: r.ID, Item: l.Item.Index, N: l.Attempt,
+		st.Attempt = bulkhead.Attempt{Run: r.ID, Item: l.Item.Index, N: l.Attempt, Worker: l.Worker,
 			Result: bulkhead.Result{State: bulkhead.ItemRunning, Started: l.Since, Output: l.Output}}
 	}
 	return page, to, nil

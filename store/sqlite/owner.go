@@ -29,8 +29,10 @@ func lockByte(f *os.File, command int, offset int64, kind int16) (unix.Flock_t, 
 }
 
 const (
-	turnByte  = 0 // of the lock file; runs are numbered from 1
-	turnEvery = 500 * time.Microsecond
+	turnByte = 0 // of the lock file; runs are numbered from 1
+	// serverByte is beyond the number of any run.
+	serverByte = 1 << 62
+	turnEvery  = 500 * time.Microsecond
 	// turnLimit is how long a process queues to write. That is only for fairness:
 	// after it, SQLite's own lock and its timeout say what is to be done.
 	turnLimit = time.Second
@@ -64,6 +66,19 @@ func (s *Store) Own(run bulkhead.RunID) (bool, error) {
 	}
 	if err != nil {
 		return false, fmt.Errorf("lock run %d: %w", run, err)
+	}
+	return true, nil
+}
+
+// Serve makes this process the server of the state folder. It reports false when
+// there is another one.
+func (s *Store) Serve() (bool, error) {
+	_, err := lockByte(s.owners, unix.F_OFD_SETLK, serverByte, unix.F_WRLCK)
+	if errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EACCES) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("lock the state folder: %w", err)
 	}
 	return true, nil
 }

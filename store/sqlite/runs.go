@@ -41,13 +41,16 @@ func (s *Store) insert(r *bulkhead.Run, fill func(*sqlite.Conn, *bulkhead.Run) e
 	next := *r
 	next.Limit, next.Next = r.Spec.Limit, 1
 	err := s.write(func(c *sqlite.Conn) error {
-		stmt, err := c.Prepare(`INSERT INTO runs (spec, columns, state, created, item_limit) VALUES (?,?,0,?,0)`)
+		stmt, err := c.Prepare(`INSERT INTO runs (spec, columns, state, created, item_limit, key) VALUES (?,?,0,?,0,?)`)
 		if err != nil {
 			return err
 		}
 		stmt.BindText(1, toJSON(r.Spec))
 		stmt.BindInt64(2, int64(len(r.Spec.Columns)))
 		stmt.BindInt64(3, micros(r.Created))
+		if stmt.BindText(4, r.Key); r.Key == "" {
+			stmt.BindNull(4)
+		}
 		if _, err := step(c, stmt); err != nil {
 			return err
 		}
@@ -148,7 +151,7 @@ func (s *Store) Delete(_ context.Context, run bulkhead.RunID) error {
 
 const runColumns = `id, spec, state, held, reason, queued, running, succeeded, failed, lost, cancelled,
 	hash, created, started, finished, exit_code, item_limit, next, tail_cancelled, mark, ending, canary_done,
-	forgiven_succeeded, forgiven_failed, forgiven_lost`
+	forgiven_succeeded, forgiven_failed, forgiven_lost, coalesce(key, '')`
 
 func scanRun(stmt *sqlite.Stmt) (*bulkhead.Run, error) {
 	r := &bulkhead.Run{
@@ -167,6 +170,7 @@ func scanRun(stmt *sqlite.Stmt) (*bulkhead.Run, error) {
 		TailCancelled: stmt.ColumnBool(18), Mark: uint64(stmt.ColumnInt64(19)),
 		Ending: bulkhead.RunState(stmt.ColumnInt64(20)), CanaryDone: stmt.ColumnBool(21),
 		Forgiven: bulkhead.Counts{Succeeded: stmt.ColumnInt64(22), Failed: stmt.ColumnInt64(23), Lost: stmt.ColumnInt64(24)},
+		Key:      stmt.ColumnText(25),
 	}
 	if err := json.Unmarshal([]byte(stmt.ColumnText(1)), &r.Spec); err != nil {
 		return nil, fmt.Errorf("run %d: read spec: %w", r.ID, err)
@@ -213,6 +217,53 @@ func (s *Store) Runs(_ context.Context, limit int) (runs []*bulkhead.Run, err er
 			r, err := scanRun(stmt)
 			runs = append(runs, r)
 			return err
+		})
+	})
+	return runs, err
+}
+
+// ByKey returns the run that was submitted with that key; nil: there is none.
+func (s *Store) ByKey(_ context.Context, key string) (r *bulkhead.Run, err error) {
+	err = s.read(func(c *sqlite.Conn) error {
+		stmt, err := c.Prepare("SELECT " + runColumns + " FROM runs WHERE key = ?")
+		if err != nil {
+			return err
+		}
+		stmt.BindText(1, key)
+		return each(stmt, func(stmt *sqlite.Stmt) (err error) {
+			r, err = scanRun(stmt)
+			return err
+		})
+	})
+	return r, err
+}
+
+// Unfinished returns the runs that are not over, oldest first.
+func (s *Store) Unfinished(_ context.Context) (runs []*bulkhead.Run, err error) {
+	err = s.read(func(c *sqlite.Conn) error {
+		stmt, err := bind(c, "SELECT "+runColumns+" FROM runs WHERE state IN (1, 2, 3) ORDER BY id")
+		if err != nil {
+			return err
+		}
+		return each(stmt, func(stmt *sqlite.Stmt) error {
+			r, err := scanRun(stmt)
+			runs = append(runs, r)
+			return err
+		})
+	})
+	return runs, err
+}
+
+// Requested returns the runs of which something is asked that is not carried out.
+func (s *Store) Requested(_ context.Context) (runs []bulkhead.RunID, err error) {
+	err = s.read(func(c *sqlite.Conn) error {
+		stmt, err := bind(c, `SELECT DISTINCT run FROM requests ORDER BY run LIMIT 1000`)
+		if err != nil {
+			return err
+		}
+		return each(stmt, func(stmt *sqlite.Stmt) error {
+			runs = append(runs, bulkhead.RunID(stmt.ColumnInt64(0)))
+			return nil
 		})
 	})
 	return runs, err

@@ -35,12 +35,14 @@ var (
 	schemaV1 string
 	//go:embed schema2.sql
 	schemaV2 string
+	//go:embed schema3.sql
+	schemaV3 string
 )
 
 // applicationID marks the file as ours ("Bulk").
 const applicationID = 0x42756c6b
 
-var schema = sqlitemigration.Schema{AppID: applicationID, Migrations: []string{schemaV1, schemaV2}}
+var schema = sqlitemigration.Schema{AppID: applicationID, Migrations: []string{schemaV1, schemaV2, schemaV3}}
 
 // busyTimeout is how long a commit waits for another process's commit. Those
 // take milliseconds; what takes longer is a fault to be told of.

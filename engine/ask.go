@@ -1,0 +1,218 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"bulkhead.dev/bulkhead"
+)
+
+// Ask is what a worker says when it has nothing to do.
+type Ask struct {
+	// Agent is who asks; the zero value is a worker of this process.
+	Agent bulkhead.Agent
+	Slot  int
+	// Output is where a worker of this process will write what its next script
+	// says. That of an agent's is decided when it gets a lease.
+	Output bulkhead.OutputRef
+	Done   *Done // of the attempt that it had; nil: none
+	// Leaving: it hands in a result and wants no lease.
+	Leaving bool
+	// Until is when to answer without a lease; zero: never.
+	Until time.Time
+}
+
+// ErrLeave is what an agent gets instead of a lease when it is to end.
+var ErrLeave = errors.New("this worker is not wanted any more")
+
+// ErrReplaced is what an ask gets when the same slot has asked again: its answer
+// would go to somebody who does not listen any more.
+var ErrReplaced = errors.New("the slot has asked again")
+
+// ErrFormer is what a process of an agent gets after a later one of the same name
+// has come.
+var ErrFormer = errors.New("another process has taken the name of this agent")
+
+// ask is one request of a worker on its way through the loop.
+type ask struct {
+	Ask
+	agent *agent
+	reply chan answer // has room for one
+	gone  <-chan struct{}
+	over  bool // answered
+}
+
+type answer struct {
+	work *Assignment
+	err  error
+}
+
+func (a *ask) answer(work *Assignment, err error) {
+	if !a.over {
+		a.over = true
+		a.reply <- answer{work, err}
+	}
+}
+
+// Next hands in the result of the worker's last attempt, if there is one, and
+// waits for a lease. When it returns a lease, none and no error, or ErrLeave, the
+// result is durable.
+func (e *Engine) Next(ctx context.Context, q Ask) (*Assignment, error) {
+	a := &ask{Ask: q, reply: make(chan answer, 1), gone: ctx.Done()}
+	select {
+	case e.asks <- a:
+	case <-e.done:
+		return nil, ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	// Once the loop has the request it answers it, or a lease could be lost
+	// between the two.
+	got := <-a.reply
+	return got.work, got.err
+}
+
+// maxTurn bounds how many requests one transaction answers, and with it how
+// long the first of them waits.
+const maxTurn = 4096
+
+func (e *Engine) takeAll() {
+	for range maxTurn {
+		select {
+		case a := <-e.asks:
+			e.take(a)
+		default:
+			return
+		}
+	}
+}
+
+func (e *Engine) take(a *ask) {
+	if a.Agent.Name != "" && !e.greet(a) {
+		return
+	}
+	if a.Done != nil {
+		e.ended = append(e.ended, a)
+	}
+	e.idle = append(e.idle, a)
+}
+
+// close answers every worker that still waits.
+func (e *Engine) close() {
+	close(e.done)
+	for _, a := range e.idle {
+		a.answer(nil, ErrClosed)
+	}
+	e.idle = nil
+}
+
+// rest are the asks that get no new lease in a turn. They are answered after its
+// commit, because an answer also says that a result is durable.
+type rest struct {
+	asks    []*ask
+	answers []answer  // to each of them
+	until   time.Time // when the next ask has waited long enough; zero: none will
+}
+
+func (r *rest) answer() {
+	for i, a := range r.asks {
+		a.answer(r.answers[i].work, r.answers[i].err)
+	}
+}
+
+func (r *rest) add(a *ask, work *Assignment, err error) {
+	r.asks, r.answers = append(r.asks, a), append(r.answers, answer{work, err})
+}
+
+// sort leaves among the idle those that may get a lease.
+func (e *Engine) sort(now time.Time) *rest {
+	r := &rest{}
+	kept := e.idle[:0]
+	for _, a := range e.idle {
+		switch held := a.held(); {
+		case a.over: // replaced
+		case a.isGone():
+			r.add(a, nil, context.Canceled)
+		case held != nil:
+			// It has a lease of which it does not know: the answer was lost.
+			r.add(a, held, nil)
+		case a.Leaving:
+			r.add(a, nil, nil)
+		case a.agent != nil && a.agent.retired:
+			r.add(a, nil, ErrLeave)
+		case !a.Until.IsZero() && !a.Until.After(now):
+			r.add(a, nil, nil)
+		default:
+			r.until = sooner(r.until, a.Until)
+			kept = append(kept, a)
+		}
+	}
+	clear(e.idle[len(kept):])
+	e.idle = kept
+	return r
+}
+
+func (a *ask) isGone() bool {
+	select {
+	case <-a.gone:
+		return true
+	default:
+		return false
+	}
+}
+
+// held is the assignment of the slot's lease, nil if it has none.
+func (a *ask) held() *Assignment {
+	if a.agent == nil {
+		return nil
+	}
+	l := a.agent.slots[a.Slot]
+	if l == nil {
+		return nil
+	}
+	return &Assignment{Lease: l.Lease, Spec: &l.run.Spec, Stop: l.stop}
+}
+
+// grant is a lease on its way to a worker.
+type grant struct {
+	to     *ask
+	work   *Assignment
+	run    *run
+	undone bool
+}
+
+// decide gives leases to idle workers and adds them to the batch.
+func (e *Engine) decide(b *bulkhead.Batch, now time.Time) (Decision, []*grant) {
+	d := Decide(e.snapshot(now))
+	grants := make([]*grant, 0, len(d.Starts))
+	kinds := map[bulkhead.Kind][]*ask{}
+	for _, a := range e.idle {
+		kinds[a.Agent.Kind] = append(kinds[a.Agent.Kind], a)
+	}
+	given := make(map[*ask]bool, len(d.Starts))
+	for _, st := range d.Starts {
+		r := e.runs[st.Run]
+		waiting := kinds[r.Spec.Kind()]
+		to := waiting[0]
+		kinds[r.Spec.Kind()] = waiting[1:]
+		given[to] = true
+		l := e.lease(r, st.Group, to, now)
+		b.Leases = append(b.Leases, l.Lease)
+		grants = append(grants, &grant{to: to, run: r,
+			work: &Assignment{Lease: l.Lease, Spec: &r.Spec, Stop: l.stop}})
+	}
+	kept := e.idle[:0]
+	for _, a := range e.idle {
+		if !given[a] {
+			kept = append(kept, a)
+		}
+	}
+	clear(e.idle[len(kept):])
+	e.idle = kept
+	for i, r := range e.runs {
+		r.nextStart = d.NextStart[i]
+		r.setWait(d.Waits[i])
+	}
+	return d, grants
+}

@@ -1,0 +1,280 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"bulkhead.dev/bulkhead"
+)
+
+// Remote is what an engine needs whose workers are agents: processes that come
+// and go, and that cannot be reached when something is to be said. Then leases
+// expire, runs are added while the engine works, and it goes on when all are
+// finished.
+type Remote struct {
+	// Keep is how long an agent may hold a lease without being heard of, when its
+	// item would not run again by itself. The longer, the longer a cut network is
+	// survived; after it the item is lost. Default: 15 minutes.
+	Keep time.Duration
+	// KeepRetried is the same for an item that would: the shorter, the sooner it
+	// does. Default: a minute. The grace of the run comes on top, twice.
+	KeepRetried time.Duration
+	// Output is where output of agents goes.
+	Output Outputs
+	// Fetch makes this process the owner of a run that somebody asked something of
+	// and returns it; nil, if another process owns it.
+	Fetch func(context.Context, bulkhead.RunID) (*bulkhead.Run, error)
+	// Changed is told of a class whose demand has changed. It must not block.
+	Changed func(class string)
+	// Finished is told of a run that the engine has forgotten because it is finished.
+	Finished func(bulkhead.RunID)
+}
+
+// Outputs keeps the output of attempts that run elsewhere.
+type Outputs interface {
+	// Begin says where output of a new lease will be. It must be quick.
+	Begin(bulkhead.Lease, *bulkhead.Spec) bulkhead.OutputRef
+	// Resume goes on with the output of a lease that was given before this process
+	// began.
+	Resume(bulkhead.Lease, *bulkhead.Spec) error
+	// End ends the output of a lost lease.
+	End(bulkhead.Lease) bulkhead.OutputRef
+	// Drop forgets a lease that came to nothing.
+	Drop(bulkhead.Lease)
+}
+
+const (
+	defaultKeep        = 15 * time.Minute
+	defaultKeepRetried = time.Minute
+	// checkEvery is how often it is looked whether a lease has expired.
+	checkEvery = time.Second
+	// agentGone is after how long an agent that holds nothing is forgotten.
+	agentGone = 5 * time.Minute
+	// keptFormer is how many former processes of an agent are known as such.
+	keptFormer = 8
+)
+
+// agent is a remote worker as the engine sees it.
+type agent struct {
+	bulkhead.Agent
+	former  []uint64
+	slots   map[int]*live
+	asking  map[int]*ask
+	seen    time.Time
+	since   time.Time
+	retired bool
+	news    chan struct{} // closed and replaced when a renewal would say something new
+}
+
+func (g *agent) drop(l *live) {
+	if g.slots[l.Slot] == l {
+		delete(g.slots, l.Slot)
+	}
+	g.tell()
+}
+
+// tell wakes the renewal that waits.
+func (g *agent) tell() {
+	close(g.news)
+	g.news = make(chan struct{})
+}
+
+// greet notes who asks, and reports whether the ask may go on.
+func (e *Engine) greet(a *ask) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	g, err := e.meet(a.Agent)
+	if err != nil {
+		a.answer(nil, err)
+		return false
+	}
+	a.agent = g
+	if old := g.asking[a.Slot]; old != nil {
+		old.answer(nil, ErrReplaced)
+	}
+	g.asking[a.Slot] = a
+	return true
+}
+
+// meet returns the agent of that name. A new process of it holds nothing of what
+// the former one had: that is lost.
+func (e *Engine) meet(who bulkhead.Agent) (*agent, error) {
+	now := e.opts.Now()
+	g := e.agents[who.Name]
+	if g == nil {
+		g = &agent{Agent: who, slots: map[int]*live{}, asking: map[int]*ask{}, since: now, news: make(chan struct{})}
+		e.agents[who.Name] = g
+	}
+	if slices.Contains(g.former, who.Process) {
+		return nil, ErrFormer
+	}
+	if g.Process != who.Process {
+		for _, l := range g.slots {
+			l.lost = true
+		}
+		g.former = append(g.former, g.Process)
+		g.former = g.former[max(0, len(g.former)-keptFormer):]
+		g.slots, g.asking, g.since, g.retired = map[int]*live{}, map[int]*ask{}, now, false
+		e.lastCheck = time.Time{} // look for what is lost in this turn
+		g.tell()
+	}
+	g.Agent, g.seen = who, now
+	return g, nil
+}
+
+// give makes an agent the holder of a lease.
+func (e *Engine) give(l *live, g *agent, now time.Time) {
+	l.Worker, l.Process, l.agent = g.Name, g.Process, g
+	l.expires = now.Add(e.Keep(l.Lease, &l.run.Spec))
+	l.Output = e.opts.Remote.Output.Begin(l.Lease, &l.run.Spec)
+	g.slots[l.Slot] = l
+}
+
+// Keep is how long a lease is kept for an agent that is not heard of. The agent
+// must have ended the script before, in case the item is given to another one.
+func (e *Engine) Keep(l bulkhead.Lease, spec *bulkhead.Spec) time.Duration {
+	if l.Attempt <= spec.Retries {
+		return orDefault(e.opts.Remote.KeepRetried, defaultKeepRetried) + 2*spec.Grace
+	}
+	return orDefault(e.opts.Remote.Keep, defaultKeep) + 2*spec.Grace
+}
+
+func orDefault(d, otherwise time.Duration) time.Duration {
+	if d == 0 {
+		return otherwise
+	}
+	return d
+}
+
+// readItems reads the values of items whose leases may go on.
+func (e *Engine) readItems(ctx context.Context, r *run, leases []bulkhead.Lease) error {
+	for i := range leases {
+		if e.opts.Remote == nil || leases[i].Worker == "" {
+			continue
+		}
+		it, err := e.item(ctx, r, leases[i].Item.Index)
+		if err != nil {
+			return fmt.Errorf("run %d: read item %d: %w", r.ID, leases[i].Item.Index, err)
+		}
+		leases[i].Item = detach(it)
+	}
+	r.recent = nil
+	return nil
+}
+
+// keepLease goes on with a lease that an agent got from a former process. It
+// reports false for one that is lost: its worker was part of that process.
+func (e *Engine) keepLease(r *run, l *live) bool {
+	if e.opts.Remote == nil || l.Worker == "" {
+		return false
+	}
+	g, err := e.meet(bulkhead.Agent{Name: l.Worker, Process: l.Process, Kind: r.Spec.Kind()})
+	if err != nil {
+		return false // a later process of the name holds another lease
+	}
+	if err := e.opts.Remote.Output.Resume(l.Lease, &r.Spec); err != nil {
+		e.holdLocked(fmt.Sprintf("output: %v", err)) // the attempt goes on; its output is missing
+	}
+	l.agent, l.needs = g, r.needs(l.Item)
+	for _, n := range l.needs {
+		e.inUse[n.Pool]++
+	}
+	l.expires = e.opts.Now().Add(e.Keep(l.Lease, &r.Spec))
+	g.slots[l.Slot] = l
+	return true
+}
+
+// expire takes into the batch what is lost: leases of agents that were not heard
+// of for too long, or that are known to be gone.
+func (e *Engine) expire(b *bulkhead.Batch, now time.Time) error {
+	if len(e.agents) == 0 || now.Sub(e.lastCheck) < checkEvery {
+		return nil
+	}
+	e.lastCheck = now
+	for _, r := range e.runs {
+		for _, l := range r.leases {
+			if l.agent == nil || !l.lost && !l.expires.Before(now) {
+				continue
+			}
+			res := bulkhead.Result{State: bulkhead.ItemLost, How: bulkhead.HowLost, Started: l.Since,
+				Output: e.opts.Remote.Output.End(l.Lease)}
+			if err := e.finish(b, &Done{Lease: l.Lease, Result: res}, now); err != nil {
+				return err
+			}
+		}
+	}
+	for name, g := range e.agents {
+		if len(g.slots) == 0 && now.Sub(g.seen) > agentGone {
+			delete(e.agents, name)
+		}
+	}
+	return nil
+}
+
+// Held is a lease as its agent names it.
+type Held struct {
+	Run   bulkhead.RunID
+	Item  int64
+	Token uint64
+}
+
+// Renewal is what an agent is to know.
+type Renewal struct {
+	Stop  []uint64 // tokens of what it should end: cancelled, or not its own any more
+	Leave bool     // finish what runs, and end
+	// News is closed when another renewal would say something else.
+	News <-chan struct{}
+}
+
+// Renew says that an agent lives and holds these leases. It works while the store
+// does not.
+func (e *Engine) Renew(who bulkhead.Agent, held []Held) (Renewal, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	g, err := e.meet(who)
+	if err != nil {
+		return Renewal{}, err
+	}
+	out := Renewal{News: g.news, Leave: g.retired}
+	for _, h := range held {
+		var l *live
+		if r := e.byID[h.Run]; r != nil {
+			l = r.leases[h.Item]
+		}
+		if l == nil || l.Token != h.Token || l.lost || l.halted() {
+			out.Stop = append(out.Stop, h.Token)
+		}
+		if l != nil && l.Token == h.Token && !l.lost {
+			l.expires = e.opts.Now().Add(e.Keep(l.Lease, &l.run.Spec))
+		}
+	}
+	return out, nil
+}
+
+// Retire asks an agent to finish what it runs and end.
+func (e *Engine) Retire(name string) {
+	e.mu.Lock()
+	g := e.agents[name]
+	if g != nil && !g.retired {
+		g.retired = true
+		g.tell()
+	}
+	e.mu.Unlock()
+	e.Poke()
+}
+
+// Gone says that an agent will never be heard of again: what it held is lost.
+func (e *Engine) Gone(name string) {
+	e.mu.Lock()
+	if g := e.agents[name]; g != nil {
+		for _, l := range g.slots {
+			l.lost = true
+		}
+		g.seen = time.Time{}
+		e.lastCheck = time.Time{}
+	}
+	e.mu.Unlock()
+	e.Poke()
+}
