@@ -2,37 +2,20 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"bulkhead.dev/bulkhead"
 )
 
-// Ask is what a worker says when it has nothing to do.
-type Ask struct {
-	// Agent is who asks; the zero value is a worker of this process.
-	Agent bulkhead.Agent
-	Slot  int
-	// Output is where a worker of this process will write what its next script
-	// says. That of an agent's is decided when it gets a lease.
-	Output bulkhead.OutputRef
-	Done   *Done // of the attempt that it had; nil: none
-	// Leaving: it hands in a result and wants no lease.
-	Leaving bool
-	// Until is when to answer without a lease; zero: never.
-	Until time.Time
-}
-
-// ErrLeave is what an agent gets instead of a lease when it is to end.
-var ErrLeave = errors.New("this worker is not wanted any more")
-
-// ErrReplaced is what an ask gets when the same slot has asked again: its answer
-// would go to somebody who does not listen any more.
-var ErrReplaced = errors.New("the slot has asked again")
-
-// ErrFormer is what a process of an agent gets after a later one of the same name
-// has come.
-var ErrFormer = errors.New("another process has taken the name of this agent")
+// The words of who asks and who answers.
+type (
+	// Ask is one question of a worker.
+	Ask = bulkhead.Ask
+	// Done is what became of an attempt.
+	Done = bulkhead.Done
+	// Assignment is a lease and what there is to know for it.
+	Assignment = bulkhead.Assignment
+)
 
 // ask is one request of a worker on its way through the loop.
 type ask struct {
@@ -63,7 +46,7 @@ func (e *Engine) Next(ctx context.Context, q Ask) (*Assignment, error) {
 	select {
 	case e.asks <- a:
 	case <-e.done:
-		return nil, ErrClosed
+		return nil, bulkhead.ErrClosed
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -102,7 +85,7 @@ func (e *Engine) take(a *ask) {
 func (e *Engine) close() {
 	close(e.done)
 	for _, a := range e.idle {
-		a.answer(nil, ErrClosed)
+		a.answer(nil, bulkhead.ErrClosed)
 	}
 	e.idle = nil
 }
@@ -140,7 +123,7 @@ func (e *Engine) sort(now time.Time) *rest {
 		case a.Leaving:
 			r.add(a, nil, nil)
 		case a.agent != nil && a.agent.retired:
-			r.add(a, nil, ErrLeave)
+			r.add(a, nil, bulkhead.ErrLeave)
 		case !a.Until.IsZero() && !a.Until.After(now):
 			r.add(a, nil, nil)
 		default:

@@ -19,7 +19,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -82,9 +81,6 @@ type Options struct {
 	Poll time.Duration
 }
 
-// ErrClosed is what a worker gets when there will be no more work.
-var ErrClosed = errors.New("engine is closed")
-
 // Engine runs the runs of one process. Create it with New.
 type Engine struct {
 	opts Options
@@ -101,9 +97,10 @@ type Engine struct {
 	draining string // why nothing more starts in this process; "" while it does
 	failures []Failure
 
-	idle    []*ask // ask for a lease and have none yet
-	ended   []*ask // carry a result that is not durable yet
-	workers int    // last told to Options.Workers
+	idle    []*ask           // ask for a lease and have none yet
+	ended   []*ask           // carry a result that is not durable yet
+	workers int              // last told to Options.Workers
+	settled []bulkhead.Lease // of agents, whose end is durable with the next commit
 
 	agents    map[string]*agent
 	wanted    map[bulkhead.Kind]int // slots that runs can use, as last told to Remote.Changed
@@ -116,12 +113,6 @@ type Engine struct {
 	nextProbe  time.Time // while held
 	probePause time.Duration
 }
-
-// Done and Assignment are the words of who asks and who answers.
-type (
-	Done       = bulkhead.Done
-	Assignment = bulkhead.Assignment
-)
 
 // New returns an engine without runs. See Adopt and Run.
 func New(opts Options) *Engine {
@@ -256,6 +247,7 @@ func (e *Engine) turn(ctx context.Context) (time.Time, error) {
 		}
 	}
 	rest.answer()
+	e.dropSettled()
 	if e.opts.Ended != nil {
 		for _, a := range b.Ended {
 			e.opts.Ended(a)
@@ -359,7 +351,7 @@ func (e *Engine) Adopt(ctx context.Context, stored *bulkhead.Run) error {
 	if r.touchedTo, err = e.opts.Store.Highest(ctx, r.ID); err != nil {
 		return fmt.Errorf("read highest item: %w", err)
 	}
-	if err := e.readItems(ctx, r, leases); err != nil {
+	if err := e.takeUp(ctx, r, leases); err != nil {
 		return err
 	}
 	r.nextDue = e.opts.Now() // look for requeued items once

@@ -36,12 +36,14 @@ type Remote struct {
 type Outputs interface {
 	// Begin says where output of a new lease will be. It must be quick.
 	Begin(bulkhead.Lease, *bulkhead.Spec) bulkhead.OutputRef
+	// Prepare is told of all leases of a run, before Resume goes on with some.
+	Prepare(bulkhead.RunID, []bulkhead.Lease) error
 	// Resume goes on with the output of a lease that was given before this process
 	// began.
 	Resume(bulkhead.Lease, *bulkhead.Spec) error
-	// End ends the output of a lost lease.
-	End(bulkhead.Lease) bulkhead.OutputRef
-	// Drop forgets a lease that came to nothing.
+	// Lost ends the output of a lost lease.
+	Lost(bulkhead.Lease) bulkhead.OutputRef
+	// Drop forgets a lease that came to nothing or has ended for good.
 	Drop(bulkhead.Lease)
 }
 
@@ -92,7 +94,7 @@ func (e *Engine) greet(a *ask) bool {
 	}
 	a.agent = g
 	if old := g.asking[a.Slot]; old != nil {
-		old.answer(nil, ErrReplaced)
+		old.answer(nil, bulkhead.ErrReplaced)
 	}
 	g.asking[a.Slot] = a
 	return true
@@ -108,7 +110,7 @@ func (e *Engine) meet(who bulkhead.Agent) (*agent, error) {
 		e.agents[who.Name] = g
 	}
 	if slices.Contains(g.former, who.Process) {
-		return nil, ErrFormer
+		return nil, bulkhead.ErrFormer
 	}
 	if g.Process != who.Process {
 		for _, l := range g.slots {
@@ -148,8 +150,8 @@ func orDefault(d, otherwise time.Duration) time.Duration {
 	return d
 }
 
-// readItems reads the values of items whose leases may go on.
-func (e *Engine) readItems(ctx context.Context, r *run, leases []bulkhead.Lease) error {
+// takeUp reads what there is of leases that may go on.
+func (e *Engine) takeUp(ctx context.Context, r *run, leases []bulkhead.Lease) error {
 	for i := range leases {
 		if e.opts.Remote == nil || leases[i].Worker == "" {
 			continue
@@ -161,7 +163,10 @@ func (e *Engine) readItems(ctx context.Context, r *run, leases []bulkhead.Lease)
 		leases[i].Item = detach(it)
 	}
 	r.recent = nil
-	return nil
+	if e.opts.Remote == nil || len(leases) == 0 {
+		return nil
+	}
+	return e.opts.Remote.Output.Prepare(r.ID, leases)
 }
 
 // keepLease goes on with a lease that an agent got from a former process. It
@@ -199,7 +204,7 @@ func (e *Engine) expire(b *bulkhead.Batch, now time.Time) error {
 				continue
 			}
 			res := bulkhead.Result{State: bulkhead.ItemLost, How: bulkhead.HowLost, Started: l.Since,
-				Output: e.opts.Remote.Output.End(l.Lease)}
+				Output: e.opts.Remote.Output.Lost(l.Lease)}
 			if err := e.finish(b, &Done{Lease: l.Lease, Result: res}, now); err != nil {
 				return err
 			}
@@ -213,31 +218,24 @@ func (e *Engine) expire(b *bulkhead.Batch, now time.Time) error {
 	return nil
 }
 
-// Held is a lease as its agent names it.
-type Held struct {
-	Run   bulkhead.RunID
-	Item  int64
-	Token uint64
-}
-
-// Renewal is what an agent is to know.
-type Renewal struct {
-	Stop  []uint64 // tokens of what it should end: cancelled, or not its own any more
-	Leave bool     // finish what runs, and end
-	// News is closed when another renewal would say something else.
-	News <-chan struct{}
+// dropSettled lets go of what is only kept until a result is durable.
+func (e *Engine) dropSettled() {
+	for _, l := range e.settled {
+		e.opts.Remote.Output.Drop(l)
+	}
+	e.settled = nil
 }
 
 // Renew says that an agent lives and holds these leases. It works while the store
 // does not.
-func (e *Engine) Renew(who bulkhead.Agent, held []Held) (Renewal, error) {
+func (e *Engine) Renew(who bulkhead.Agent, held []bulkhead.Held) (bulkhead.Renewal, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	g, err := e.meet(who)
 	if err != nil {
-		return Renewal{}, err
+		return bulkhead.Renewal{}, err
 	}
-	out := Renewal{News: g.news, Leave: g.retired}
+	out := bulkhead.Renewal{News: g.news, Leave: g.retired}
 	for _, h := range held {
 		var l *live
 		if r := e.byID[h.Run]; r != nil {

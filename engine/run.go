@@ -250,6 +250,9 @@ func (e *Engine) finish(b *bulkhead.Batch, d *Done, now time.Time) error {
 		return fmt.Errorf("result for run %d item %d without its lease", r.ID, d.Lease.Item.Index)
 	}
 	e.release(r, l)
+	if l.agent != nil {
+		e.settled = append(e.settled, l.Lease)
+	}
 	a := bulkhead.Attempt{Run: r.ID, Item: l.Item.Index, N: l.Attempt, Final: true, Result: d.Result}
 	if r.retries(a) {
 		a.Final = false

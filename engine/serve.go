@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
 	"bulkhead.dev/bulkhead"
 )
@@ -16,7 +15,7 @@ func (e *Engine) do(ctx context.Context, fn func() error) error {
 	select {
 	case e.calls <- func() { done <- fn() }:
 	case <-e.done:
-		return ErrClosed
+		return bulkhead.ErrClosed
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -198,26 +197,17 @@ func (e *Engine) tellDemand() {
 	}
 }
 
-// AgentStatus is how an agent stands.
-type AgentStatus struct {
-	bulkhead.Agent
-	Busy    int       // slots that hold a lease
-	Since   time.Time // when its process was first heard of
-	Seen    time.Time // when it was last
-	Retired bool
-}
-
 // Agents returns the agents of a class, or all for "", by name.
-func (e *Engine) Agents(class string) []AgentStatus {
+func (e *Engine) Agents(class string) []bulkhead.AgentStatus {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	var out []AgentStatus
+	var out []bulkhead.AgentStatus
 	for _, g := range e.agents {
 		if class == "" || g.Class == class {
-			out = append(out, AgentStatus{g.Agent, len(g.slots), g.since, g.seen, g.retired})
+			out = append(out, bulkhead.AgentStatus{Agent: g.Agent, Busy: len(g.slots), Since: g.since, Seen: g.seen, Retired: g.retired})
 		}
 	}
-	slices.SortFunc(out, func(a, b AgentStatus) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(out, func(a, b bulkhead.AgentStatus) int { return cmp.Compare(a.Name, b.Name) })
 	return out
 }
 

@@ -28,6 +28,9 @@ type Options struct {
 	// FlushEvery is how long output may stay in memory, and as long again until
 	// it is synced. Default: DefaultFlushEvery.
 	FlushEvery time.Duration
+	// Live are the segments of attempts that go on, see Log.Resume: they are not
+	// sealed, and their numbers are not given again.
+	Live []int64
 }
 
 // Log is the output of one run, owned by one process at a time. Its goroutines
@@ -46,6 +49,8 @@ type Log struct {
 
 	making sync.Mutex // held while the folder is made
 	made   bool       // under making
+
+	abandoned bool // Close seals nothing
 
 	mu       sync.Mutex
 	closed   bool
@@ -81,7 +86,7 @@ func OpenLog(o Options) (*Log, error) {
 		l.every = DefaultFlushEvery
 	}
 	l.sealing, l.giveUp = context.WithCancel(context.Background())
-	if err := l.adopt(); err != nil {
+	if err := l.adopt(o.Live); err != nil {
 		l.giveUp()
 		return nil, fmt.Errorf("open output: %w", err)
 	}
@@ -89,12 +94,15 @@ func OpenLog(o Options) (*Log, error) {
 }
 
 // adopt takes over what an earlier owner left.
-func (l *Log) adopt() error {
+func (l *Log) adopt(live []int64) error {
 	found, err := list(l.dir)
 	if err != nil {
 		return err
 	}
 	l.next = found.last() + 1
+	for _, n := range live {
+		l.next = max(l.next, n+1)
+	}
 	for _, n := range found.temp {
 		if err := os.Remove(tempPath(l.dir, n)); err != nil {
 			return err
@@ -102,7 +110,7 @@ func (l *Log) adopt() error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.full = found.raw
+	l.full = slices.DeleteFunc(found.raw, func(n int64) bool { return slices.Contains(live, n) })
 	l.startSealer()
 	return nil
 }
@@ -259,6 +267,14 @@ func (l *Log) step(name string) error {
 	return l.before(name)
 }
 
+// Abandon is Close for a log whose attempts go on, see Resume: everything is
+// flushed, and nothing is sealed.
+func (l *Log) Abandon() error {
+	l.abandoned = true
+	l.giveUp()
+	return l.Close(context.Background())
+}
+
 // Close flushes every writer and seals every segment that is left, which may
 // take a moment. When ctx ends it stops sealing and says so; segments that are
 // not sealed can be read all the same, and the next OpenLog seals them. A full
@@ -297,7 +313,9 @@ func (l *Log) Close(ctx context.Context) error {
 	}
 	left = slices.Concat(left, l.full, l.unsealed)
 	slices.Sort(left)
-	errs = append(errs, l.sealAll(ctx, left))
+	if !l.abandoned {
+		errs = append(errs, l.sealAll(ctx, left))
+	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("close output: %w", err)
 	}

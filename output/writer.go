@@ -76,13 +76,27 @@ func (w *Writer) offset() int64 { return w.written + int64(len(w.buf)) }
 func (w *Writer) Begin(item int64, attempt int, start time.Time, maxBytes int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.begin(header{item, attempt, start}, maxBytes)
+}
+
+func (w *Writer) begin(h header, maxBytes int64) {
 	if maxBytes == 0 {
 		maxBytes = bulkhead.DefaultMaxOutput
 	}
-	w.state = begun
-	w.attempt = header{item, attempt, start}
+	w.state, w.attempt = begun, h
 	w.room, w.capped = maxBytes, maxBytes > 0
 	w.ref, w.marked = bulkhead.OutputRef{}, 0
+}
+
+// open begins the attempt's records with its first output.
+func (w *Writer) open() {
+	if w.state != begun {
+		return
+	}
+	w.ref = bulkhead.OutputRef{Segment: w.segment, Offset: w.offset()}
+	w.state = writing
+	var head [maxHeadSize]byte
+	w.append(kindAttempt, w.attempt.append(head[:0]), nil)
 }
 
 // Write appends p, which arrived on stream at the given time. It takes all of
@@ -101,12 +115,7 @@ func (w *Writer) Write(stream Stream, at time.Time, p []byte) error {
 	if len(p) == 0 {
 		return nil
 	}
-	if w.state == begun {
-		w.ref = bulkhead.OutputRef{Segment: w.segment, Offset: w.offset()}
-		w.state = writing
-		var head [maxHeadSize]byte
-		w.append(kindAttempt, w.attempt.append(head[:0]), nil)
-	}
+	w.open()
 	kept := p
 	switch {
 	case len(w.buf) >= stuckSize:
@@ -185,6 +194,40 @@ func (w *Writer) End() (bulkhead.OutputRef, error) {
 		w.rotate()
 	}
 	return w.ref, nil
+}
+
+// Skip notes that so many bytes of the attempt did not arrive.
+func (w *Writer) Skip(n int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.state == begun || w.state == writing {
+		w.open()
+		w.ref.Dropped += n
+		w.appendCut()
+	}
+}
+
+// top makes the number of bytes that were not kept at least n.
+func (w *Writer) top(n int64) {
+	w.mu.Lock()
+	missing := n - w.ref.Dropped
+	w.mu.Unlock()
+	if missing > 0 {
+		w.Skip(missing)
+	}
+}
+
+// keptBuffer is what a writer with nothing to write may hold on to where there are
+// thousands of them.
+const keptBuffer = 4 << 10
+
+// trim gives an empty buffer back.
+func (w *Writer) trim() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.buf) == 0 && cap(w.buf) > keptBuffer {
+		w.buf = nil
+	}
 }
 
 // finish appends the last records of the attempt.
