@@ -28,3 +28,11 @@ type Chunk struct {
 	Data    []byte
 	Dropped int64 // for a cut: bytes that were not kept at this place
 }
+
+// Position is where a reader is in one segment of a run's output. A reader that
+// has been interrupted goes on behind the last one it was given of each segment.
+type Position struct {
+	Segment int64 // number within the run, from 1
+	Offset  int64 // of the next record, in the unsealed segment, bytes
+	Attempt int64 // of the record that begins the attempt, bytes
+}

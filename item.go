@@ -139,4 +139,5 @@ type Attempt struct {
 	// Worker is the agent that runs it, while it runs.
 	Worker string
 	Result
+	Worker string // name of the agent that runs it, while one does; "" otherwise
 }
