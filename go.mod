@@ -26,10 +26,7 @@ require (
 	zombiezen.com/go/sqlite v1.4.2
 )
 
-require (
-	github.com/prometheus/client_golang v1.25.0 // indirect
-	golang.org/x/exp v0.0.0-20260410095643-746e56fc9e2f // indirect
-)
+require golang.org/x/exp v0.0.0-20260410095643-746e56fc9e2f // indirect
 
 require (
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect

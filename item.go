@@ -136,8 +136,6 @@ type Attempt struct {
 	Item  int64
 	N     int  // from 1
 	Final bool // it decides the item's state; false once the item was queued again
-	// Worker is the agent that runs it, while it runs.
-	Worker string
 	Result
 	Worker string // name of the agent that runs it, while one does; "" otherwise
 }

@@ -79,7 +79,7 @@ func runCtx(ctx context.Context, e *engine.Engine, workers int, play script) err
 			for {
 				work, err := e.Next(ctx, engine.Ask{Slot: slot, Done: done})
 				if err != nil {
-					if !errors.Is(err, engine.ErrClosed) && ctx.Err() == nil {
+					if !errors.Is(err, bulkhead.ErrClosed) && ctx.Err() == nil {
 						panic(err)
 					}
 					return

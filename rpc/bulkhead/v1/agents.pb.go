@@ -271,13 +271,9 @@ func (x *Done) GetRest() []*Chunk {
 }
 
 type ExchangeResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	Lease *Lease                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`  // none: ask again
-	Leave bool                   `protobuf:"varint,2,opt,name=leave,proto3" json:"leave,omitempty"` // finish what runs and end: this worker is not wanted any more
-	// Output before the rest that the server does not have (it was restarted):
-	// send it with PushOutput and repeat this call.
-	OutputMissing bool  `protobuf:"varint,3,opt,name=output_missing,json=outputMissing,proto3" json:"output_missing,omitempty"`
-	OutputHave    int64 `protobuf:"varint,4,opt,name=output_have,json=outputHave,proto3" json:"output_have,omitempty"`
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lease         *Lease                 `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`  // none: ask again
+	Leave         bool                   `protobuf:"varint,2,opt,name=leave,proto3" json:"leave,omitempty"` // finish what runs and end: this worker is not wanted any more
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -324,20 +320,6 @@ func (x *ExchangeResponse) GetLeave() bool {
 		return x.Leave
 	}
 	return false
-}
-
-func (x *ExchangeResponse) GetOutputMissing() bool {
-	if x != nil {
-		return x.OutputMissing
-	}
-	return false
-}
-
-func (x *ExchangeResponse) GetOutputHave() int64 {
-	if x != nil {
-		return x.OutputHave
-	}
-	return 0
 }
 
 // Lease is the right to start one attempt, and all there is to know for it.
@@ -505,6 +487,7 @@ type RenewRequest struct {
 	Held  []*Held                `protobuf:"bytes,2,rep,name=held,proto3" json:"held,omitempty"`
 	// What the last answer said, so that the next one comes only with news.
 	Told          []uint64 `protobuf:"fixed64,3,rep,packed,name=told,proto3" json:"told,omitempty"`
+	Leaving       bool     `protobuf:"varint,4,opt,name=leaving,proto3" json:"leaving,omitempty"` // it knows that it is to leave
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -558,6 +541,13 @@ func (x *RenewRequest) GetTold() []uint64 {
 		return x.Told
 	}
 	return nil
+}
+
+func (x *RenewRequest) GetLeaving() bool {
+	if x != nil {
+		return x.Leaving
+	}
+	return false
 }
 
 // Held is a lease that the agent holds.
@@ -625,7 +615,6 @@ type RenewResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Stop          []uint64               `protobuf:"fixed64,1,rep,packed,name=stop,proto3" json:"stop,omitempty"` // tokens of attempts to end: cancelled, or not the agent's any more
 	Leave         bool                   `protobuf:"varint,2,opt,name=leave,proto3" json:"leave,omitempty"`       // finish what runs and end
-	Wait          *durationpb.Duration   `protobuf:"bytes,3,opt,name=wait,proto3" json:"wait,omitempty"`          // when to renew again at the latest
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -672,13 +661,6 @@ func (x *RenewResponse) GetLeave() bool {
 		return x.Leave
 	}
 	return false
-}
-
-func (x *RenewResponse) GetWait() *durationpb.Duration {
-	if x != nil {
-		return x.Wait
-	}
-	return nil
 }
 
 type PushOutputRequest struct {
@@ -1035,13 +1017,10 @@ const file_bulkhead_v1_agents_proto_rawDesc = "" +
 	"\x05token\x18\x03 \x01(\x06R\x05token\x12+\n" +
 	"\x06result\x18\x04 \x01(\v2\x13.bulkhead.v1.ResultR\x06result\x12\x16\n" +
 	"\x06offset\x18\x05 \x01(\x03R\x06offset\x12&\n" +
-	"\x04rest\x18\x06 \x03(\v2\x12.bulkhead.v1.ChunkR\x04rest\"\x9a\x01\n" +
+	"\x04rest\x18\x06 \x03(\v2\x12.bulkhead.v1.ChunkR\x04rest\"R\n" +
 	"\x10ExchangeResponse\x12(\n" +
 	"\x05lease\x18\x01 \x01(\v2\x12.bulkhead.v1.LeaseR\x05lease\x12\x14\n" +
-	"\x05leave\x18\x02 \x01(\bR\x05leave\x12%\n" +
-	"\x0eoutput_missing\x18\x03 \x01(\bR\routputMissing\x12\x1f\n" +
-	"\voutput_have\x18\x04 \x01(\x03R\n" +
-	"outputHave\"\xd0\x03\n" +
+	"\x05leave\x18\x02 \x01(\bR\x05leave\"\xd0\x03\n" +
 	"\x05Lease\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\x03R\x03run\x12\x12\n" +
 	"\x04item\x18\x02 \x01(\x03R\x04item\x12\x18\n" +
@@ -1061,19 +1040,19 @@ const file_bulkhead_v1_agents_proto_rawDesc = "" +
 	"max_output\x18\r \x01(\x03R\tmaxOutput\x12-\n" +
 	"\x04keep\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\x04keep\x12\x12\n" +
 	"\x04echo\x18\x0f \x01(\bR\x04echoB\b\n" +
-	"\x06_stdin\"s\n" +
+	"\x06_stdin\"\x8d\x01\n" +
 	"\fRenewRequest\x12(\n" +
 	"\x05agent\x18\x01 \x01(\v2\x12.bulkhead.v1.AgentR\x05agent\x12%\n" +
 	"\x04held\x18\x02 \x03(\v2\x11.bulkhead.v1.HeldR\x04held\x12\x12\n" +
-	"\x04told\x18\x03 \x03(\x06R\x04told\"B\n" +
+	"\x04told\x18\x03 \x03(\x06R\x04told\x12\x18\n" +
+	"\aleaving\x18\x04 \x01(\bR\aleaving\"B\n" +
 	"\x04Held\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\x03R\x03run\x12\x12\n" +
 	"\x04item\x18\x02 \x01(\x03R\x04item\x12\x14\n" +
-	"\x05token\x18\x03 \x01(\x06R\x05token\"h\n" +
+	"\x05token\x18\x03 \x01(\x06R\x05token\"9\n" +
 	"\rRenewResponse\x12\x12\n" +
 	"\x04stop\x18\x01 \x03(\x06R\x04stop\x12\x14\n" +
-	"\x05leave\x18\x02 \x01(\bR\x05leave\x12-\n" +
-	"\x04wait\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x04wait\"l\n" +
+	"\x05leave\x18\x02 \x01(\bR\x05leave\"l\n" +
 	"\x11PushOutputRequest\x12(\n" +
 	"\x05agent\x18\x01 \x01(\v2\x12.bulkhead.v1.AgentR\x05agent\x12-\n" +
 	"\aoutputs\x18\x02 \x03(\v2\x13.bulkhead.v1.OutputR\aoutputs\"\x88\x01\n" +
@@ -1146,25 +1125,24 @@ var file_bulkhead_v1_agents_proto_depIdxs = []int32{
 	17, // 8: bulkhead.v1.Lease.keep:type_name -> google.protobuf.Duration
 	0,  // 9: bulkhead.v1.RenewRequest.agent:type_name -> bulkhead.v1.Agent
 	6,  // 10: bulkhead.v1.RenewRequest.held:type_name -> bulkhead.v1.Held
-	17, // 11: bulkhead.v1.RenewResponse.wait:type_name -> google.protobuf.Duration
-	0,  // 12: bulkhead.v1.PushOutputRequest.agent:type_name -> bulkhead.v1.Agent
-	9,  // 13: bulkhead.v1.PushOutputRequest.outputs:type_name -> bulkhead.v1.Output
-	15, // 14: bulkhead.v1.Output.chunks:type_name -> bulkhead.v1.Chunk
-	11, // 15: bulkhead.v1.PushOutputResponse.received:type_name -> bulkhead.v1.Received
-	0,  // 16: bulkhead.v1.ReadFileRequest.agent:type_name -> bulkhead.v1.Agent
-	1,  // 17: bulkhead.v1.AgentService.Exchange:input_type -> bulkhead.v1.ExchangeRequest
-	5,  // 18: bulkhead.v1.AgentService.Renew:input_type -> bulkhead.v1.RenewRequest
-	8,  // 19: bulkhead.v1.AgentService.PushOutput:input_type -> bulkhead.v1.PushOutputRequest
-	12, // 20: bulkhead.v1.AgentService.ReadFile:input_type -> bulkhead.v1.ReadFileRequest
-	3,  // 21: bulkhead.v1.AgentService.Exchange:output_type -> bulkhead.v1.ExchangeResponse
-	7,  // 22: bulkhead.v1.AgentService.Renew:output_type -> bulkhead.v1.RenewResponse
-	10, // 23: bulkhead.v1.AgentService.PushOutput:output_type -> bulkhead.v1.PushOutputResponse
-	13, // 24: bulkhead.v1.AgentService.ReadFile:output_type -> bulkhead.v1.ReadFileResponse
-	21, // [21:25] is the sub-list for method output_type
-	17, // [17:21] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	0,  // 11: bulkhead.v1.PushOutputRequest.agent:type_name -> bulkhead.v1.Agent
+	9,  // 12: bulkhead.v1.PushOutputRequest.outputs:type_name -> bulkhead.v1.Output
+	15, // 13: bulkhead.v1.Output.chunks:type_name -> bulkhead.v1.Chunk
+	11, // 14: bulkhead.v1.PushOutputResponse.received:type_name -> bulkhead.v1.Received
+	0,  // 15: bulkhead.v1.ReadFileRequest.agent:type_name -> bulkhead.v1.Agent
+	1,  // 16: bulkhead.v1.AgentService.Exchange:input_type -> bulkhead.v1.ExchangeRequest
+	5,  // 17: bulkhead.v1.AgentService.Renew:input_type -> bulkhead.v1.RenewRequest
+	8,  // 18: bulkhead.v1.AgentService.PushOutput:input_type -> bulkhead.v1.PushOutputRequest
+	12, // 19: bulkhead.v1.AgentService.ReadFile:input_type -> bulkhead.v1.ReadFileRequest
+	3,  // 20: bulkhead.v1.AgentService.Exchange:output_type -> bulkhead.v1.ExchangeResponse
+	7,  // 21: bulkhead.v1.AgentService.Renew:output_type -> bulkhead.v1.RenewResponse
+	10, // 22: bulkhead.v1.AgentService.PushOutput:output_type -> bulkhead.v1.PushOutputResponse
+	13, // 23: bulkhead.v1.AgentService.ReadFile:output_type -> bulkhead.v1.ReadFileResponse
+	20, // [20:24] is the sub-list for method output_type
+	16, // [16:20] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_bulkhead_v1_agents_proto_init() }
