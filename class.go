@@ -20,6 +20,17 @@ type Class struct {
 	Shapes  bool // runs may change the image and the resources
 }
 
+// ClassStatus is how a class stands: what waits for it, and for what it waits.
+type ClassStatus struct {
+	Name    string
+	Command []string // what every command begins with
+	Workers int      // agents that are connected
+	Slots   int      // attempts that they can run at once
+	Queued  int64    // items
+	Running int64    // items
+	Blocked string   // one line: why no worker comes; "" when there is nothing to say
+}
+
 // Shape is what a run changes of the pods of its class. The zero value is the
 // class as it is.
 type Shape struct {
