@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"bulkhead.dev/bulkhead"
-	"bulkhead.dev/bulkhead/store/sqlite"
 )
 
 // setCompletion gives root cobra's command for it, for the shells of the machines
@@ -71,21 +70,18 @@ const (
 
 // completeMoreRuns completes any number of runs, each once.
 func (a *app) completeMoreRuns(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	if _, there, err := a.stateThere(); err != nil || !there {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	st, err := a.openStore(cmd.Context())
+	h, err := a.openHome(cmd.Context())
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
-	defer st.Close()
-	runs, err := st.Runs(cmd.Context(), runsLooked)
+	defer h.close()
+	runs, err := h.Runs(cmd.Context(), runsLooked)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
 	var out []string
 	for _, r := range runs {
-		if slices.Contains(args, r.ID.String()) || !takes(cmd.Name(), st, r) {
+		if slices.Contains(args, r.ID.String()) || !takes(cmd.Name(), h, r) {
 			continue
 		}
 		out = append(out, cobra.CompletionWithDesc(r.ID.String(), fmt.Sprintf("%s, %s", r.Spec.Name, r.State)))
@@ -98,21 +94,21 @@ func (a *app) completeMoreRuns(cmd *cobra.Command, args []string, _ string) ([]s
 
 // takes reports whether a command has something to do for a run. What cannot be
 // told is not offered.
-func takes(command string, st *sqlite.Store, r *bulkhead.Run) bool {
+func takes(command string, h home, r *bulkhead.Run) bool {
 	switch command {
 	case "pause", "cancel", "limit":
-		return unfinished(st, r) == nil
+		return unfinished(h, r) == nil
 	case "resume":
 		if r.State.Finished() || r.State == bulkhead.RunAccepting && unreadable(&r.Spec) != nil {
 			return false
 		}
-		owned, err := st.Owned(r.ID)
+		owned, err := h.Owned(r.ID)
 		return err == nil && (!owned || r.State == bulkhead.RunPaused)
 	case "rm":
 		if r.State != bulkhead.RunAccepting {
 			return r.State.Finished()
 		}
-		owned, err := st.Owned(r.ID)
+		owned, err := h.Owned(r.ID)
 		return err == nil && !owned
 	}
 	return true

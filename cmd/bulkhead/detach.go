@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bulkhead.dev/bulkhead"
-	"bulkhead.dev/bulkhead/store/sqlite"
 )
 
 // handOver is the standard input of a detached process: for a single script, as
@@ -31,12 +30,12 @@ func (a *app) handOver(r *bulkhead.Run) io.Reader {
 // detach lets a process of its own go on with a run: in its own session, so
 // that the terminal may go, and with our lock file, so that the ownership goes
 // over without a gap. What it has to say goes to a file beside the output.
-func (a *app) detach(st *sqlite.Store, r *bulkhead.Run, out outputFlag) error {
+func (f *folder) detach(r *bulkhead.Run, out outputFlag) error {
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}
-	dir := outputDir(st, r.ID)
+	dir := outputDir(f.Store, r.ID)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make output folder: %w", err)
 	}
@@ -45,10 +44,10 @@ func (a *app) detach(st *sqlite.Store, r *bulkhead.Run, out outputFlag) error {
 		return fmt.Errorf("open log of the detached process: %w", err)
 	}
 	defer says.Close()
-	cmd := exec.Command(self, "--state", st.Dir(), "continue-run", r.ID.String())
-	cmd.Stdin = a.handOver(r)
+	cmd := exec.Command(self, "--state", f.Dir(), "continue-run", r.ID.String())
+	cmd.Stdin = f.app.handOver(r)
 	cmd.Stdout, cmd.Stderr = says, says
-	cmd.ExtraFiles = []*os.File{st.OwnerFile()} // becomes lockFD
+	cmd.ExtraFiles = []*os.File{f.OwnerFile()} // becomes lockFD
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start detached process: %w", err)
@@ -56,11 +55,11 @@ func (a *app) detach(st *sqlite.Store, r *bulkhead.Run, out outputFlag) error {
 	if err := cmd.Process.Release(); err != nil {
 		return err
 	}
-	fmt.Fprintf(a.stderr, "run %d: %s: %s, in the background; `bulkhead wait %[1]d` waits, `bulkhead logs %[1]d -f` follows\n",
+	fmt.Fprintf(f.app.stderr, "run %d: %s: %s, in the background; `bulkhead wait %[1]d` waits, `bulkhead logs %[1]d -f` follows\n",
 		r.ID, r.Spec.Name, toGo(r.Counts))
 	if out == "json" {
-		return writeJSON(a.stdout, newRunView(r))
+		return writeJSON(f.app.stdout, newRunView(r))
 	}
-	fmt.Fprintln(a.stdout, r.ID)
+	fmt.Fprintln(f.app.stdout, r.ID)
 	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bulkhead.dev/bulkhead"
-	"bulkhead.dev/bulkhead/store/sqlite"
 )
 
 // How many files this process has open, as measured: at rest 17 and 4 for each
@@ -48,8 +47,8 @@ func checkFiles(limit int, what, lower string) error {
 
 // checkFilesOf is checkFiles for a run that this process is about to take over.
 // The process that owns it has limits of its own.
-func checkFilesOf(st *sqlite.Store, r *bulkhead.Run) error {
-	owned, err := st.Owned(r.ID)
+func (f *folder) checkFilesOf(r *bulkhead.Run) error {
+	owned, err := f.Owned(r.ID)
 	if err != nil || owned {
 		return err
 	}

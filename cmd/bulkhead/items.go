@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -16,7 +15,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"bulkhead.dev/bulkhead"
-	"bulkhead.dev/bulkhead/store/sqlite"
 )
 
 func (a *app) itemsCmd() *cobra.Command {
@@ -42,12 +40,12 @@ output_dropped_bytes, command. What is not known is null.`,
 					return err
 				}
 			}
-			return a.withRun(cmd.Context(), args[0], func(st *sqlite.Store, r *bulkhead.Run) error {
+			return a.withRun(cmd.Context(), args[0], func(h home, r *bulkhead.Run) error {
 				wanted, err := parseItems(r, args[1:])
 				if err != nil {
 					return err
 				}
-				return a.items(cmd.Context(), st, r, q, wanted, out)
+				return a.items(cmd.Context(), h, r, q, wanted, out)
 			})
 		},
 	}
@@ -89,20 +87,20 @@ func parseItems(r *bulkhead.Run, args []string) ([]int64, error) {
 }
 
 // eachItem calls fn for the wanted items, or for all that q asks for.
-func eachItem(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, q bulkhead.ItemQuery, wanted []int64, fn func(bulkhead.ItemStatus) error) error {
+func eachItem(ctx context.Context, h lister, r *bulkhead.Run, q bulkhead.ItemQuery, wanted []int64, fn func(bulkhead.ItemStatus) error) error {
 	if len(wanted) == 0 {
-		return st.Items(ctx, r, q, fn)
+		return h.Items(ctx, r, q, fn)
 	}
 	for _, n := range wanted {
 		q.From, q.To = n, n
-		if err := st.Items(ctx, r, q, fn); err != nil {
+		if err := h.Items(ctx, r, q, fn); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (a *app) items(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, q bulkhead.ItemQuery, wanted []int64, out outputFlag) error {
+func (a *app) items(ctx context.Context, h home, r *bulkhead.Run, q bulkhead.ItemQuery, wanted []int64, out outputFlag) error {
 	command, err := parseAll(r.Spec.Command, r.Spec.Columns)
 	if err != nil {
 		return err
@@ -110,7 +108,7 @@ func (a *app) items(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, q bu
 	w := bufio.NewWriter(a.stdout)
 	if out == "json" {
 		list := jsonList{w: w}
-		err := eachItem(ctx, st, r, q, wanted, func(it bulkhead.ItemStatus) error {
+		err := eachItem(ctx, h, r, q, wanted, func(it bulkhead.ItemStatus) error {
 			return list.add(newItemView(&r.Spec, command, it))
 		})
 		if err != nil {
@@ -122,7 +120,7 @@ func (a *app) items(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, q bu
 	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(tw, "ITEM\tSTATE\tTRY\tRESULT\tTIME\tCPU\tMEMORY\tCOMMAND")
 	n := 0
-	err = eachItem(ctx, st, r, q, wanted, func(it bulkhead.ItemStatus) error {
+	err = eachItem(ctx, h, r, q, wanted, func(it bulkhead.ItemStatus) error {
 		printItem(tw, it, command)
 		if n++; n%1000 == 0 {
 			return tw.Flush() // widths are per thousand; memory stays bounded
@@ -214,14 +212,14 @@ not known is empty.`,
 			if !ok {
 				return usage("joblog, json or csv", "--format %q is not known", format)
 			}
-			return a.withRun(cmd.Context(), args[0], func(st *sqlite.Store, r *bulkhead.Run) error {
+			return a.withRun(cmd.Context(), args[0], func(h home, r *bulkhead.Run) error {
 				command, err := parseAll(r.Spec.Command, r.Spec.Columns)
 				if err != nil {
 					return err
 				}
 				w := bufio.NewWriter(a.stdout)
 				each, end := write(w, r, command)
-				if err := st.Items(cmd.Context(), r, bulkhead.ItemQuery{}, each); err != nil {
+				if err := h.Items(cmd.Context(), r, bulkhead.ItemQuery{}, each); err != nil {
 					return err
 				}
 				if err := end(); err != nil {
@@ -306,8 +304,8 @@ func (a *app) rmCmd() *cobra.Command {
 		ValidArgsFunction: a.completeMoreRuns,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, arg := range args {
-				err := a.withRun(cmd.Context(), arg, func(st *sqlite.Store, r *bulkhead.Run) error {
-					return a.remove(cmd.Context(), st, r)
+				err := a.withRun(cmd.Context(), arg, func(h home, r *bulkhead.Run) error {
+					return h.remove(cmd.Context(), r)
 				})
 				if err != nil {
 					return err
@@ -318,24 +316,8 @@ func (a *app) rmCmd() *cobra.Command {
 	}
 }
 
-func (a *app) remove(ctx context.Context, st *sqlite.Store, r *bulkhead.Run) error {
-	if !r.State.Finished() && r.State != bulkhead.RunAccepting {
-		return &bulkhead.Error{Code: bulkhead.CodeConflict, Message: fmt.Sprintf("run %d is %s", r.ID, r.Shown()),
-			Hint: fmt.Sprintf("bulkhead cancel %d first", r.ID)}
-	}
-	if ok, err := st.Own(r.ID); err != nil {
-		return err
-	} else if !ok {
-		return &bulkhead.Error{Code: bulkhead.CodeConflict, Message: fmt.Sprintf("run %d is in use by another process", r.ID)}
-	}
-	// Somebody may have gone on with it since we looked.
-	if now, err := st.Run(ctx, r.ID); err != nil {
-		return err
-	} else if now.State != r.State {
-		return a.remove(ctx, st, now)
-	}
-	if err := os.RemoveAll(outputDir(st, r.ID)); err != nil {
-		return fmt.Errorf("remove output: %w", err)
-	}
-	return st.Delete(ctx, r.ID)
+// unended refuses to remove a run that has not ended.
+func unended(r *bulkhead.Run) error {
+	return &bulkhead.Error{Code: bulkhead.CodeConflict, Message: fmt.Sprintf("run %d is %s", r.ID, r.Shown()),
+		Hint: fmt.Sprintf("bulkhead cancel %d first", r.ID)}
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 
 	"bulkhead.dev/bulkhead"
-	"bulkhead.dev/bulkhead/output"
 )
 
 // linePrinter prints chunks, each line with what it should begin with.
@@ -23,8 +22,8 @@ type linePrinter struct {
 }
 
 // outOf is the stream of a chunk, as an index.
-func outOf(c output.Chunk) int {
-	if c.Stream == output.Stderr {
+func outOf(c bulkhead.Chunk) int {
+	if c.Stream == bulkhead.Stderr {
 		return 1
 	}
 	return 0
@@ -38,7 +37,7 @@ func newLinePrinter(l *logReader, item int64) *linePrinter {
 	return p
 }
 
-func (p *linePrinter) chunk(c output.Chunk) error {
+func (p *linePrinter) chunk(c bulkhead.Chunk) error {
 	if c.Dropped > 0 && p.cut == 0 {
 		fmt.Fprintf(p.reader.app.stderr, "%s… bulkhead: the output is cut from here on (--max-output)\n", p.head)
 	}
@@ -51,7 +50,7 @@ func (p *linePrinter) chunk(c output.Chunk) error {
 }
 
 // write fills w; its Flush reports what went wrong.
-func (p *linePrinter) write(w *bufio.Writer, mid *bool, c output.Chunk) {
+func (p *linePrinter) write(w *bufio.Writer, mid *bool, c bulkhead.Chunk) {
 	if p.head == "" && !p.reader.flags.times && p.skip == 0 {
 		_, _ = w.Write(c.Data)
 		return

@@ -47,32 +47,18 @@ type local struct {
 	wg      sync.WaitGroup
 }
 
-// openStore opens the state folder for a command that only reads or asks.
-func (a *app) openStore(ctx context.Context) (*sqlite.Store, error) {
-	dir, err := a.stateDir()
-	if err != nil {
-		return nil, err
-	}
-	return sqlite.Open(ctx, dir)
-}
-
-// adopt makes an open store the base of a local setting. The worker comes up,
+// adopt makes the folder the base of a local setting. The worker comes up,
 // with its guardian, while the caller stores the run; see prepare. Grace is that
 // of the run: should this process die, the guardian keeps to it.
-func (a *app) adopt(ctx context.Context, st *sqlite.Store, grace time.Duration) *local {
-	l := &local{app: a, ctx: ctx, store: st, began: time.Now(), up: make(chan struct{})}
+func (f *folder) adopt(ctx context.Context, grace time.Duration) *local {
+	l := &local{app: f.app, ctx: ctx, store: f.Store, began: time.Now(), up: make(chan struct{})}
 	go func() {
 		defer close(l.up)
 		// The guardian holds the lock file: after a kill -9 the run counts as owned
 		// until its scripts are gone.
-		l.worker, l.upErr = worker.New(worker.Options{HoldFiles: []*os.File{st.OwnerFile()}, Grace: grace})
+		l.worker, l.upErr = worker.New(worker.Options{HoldFiles: []*os.File{f.OwnerFile()}, Grace: grace})
 	}()
 	return l
-}
-
-func (l *local) close() {
-	l.closeWorker()
-	_ = l.store.Close()
 }
 
 func (l *local) closeWorker() {
@@ -80,11 +66,6 @@ func (l *local) closeWorker() {
 	if l.worker != nil {
 		_ = l.worker.Close()
 	}
-}
-
-// outputDir is where the output of a run is kept.
-func outputDir(st *sqlite.Store, id bulkhead.RunID) string {
-	return filepath.Join(st.Dir(), "output", id.String())
 }
 
 // prepare readies everything to work on a run that this process owns, and takes
@@ -214,12 +195,12 @@ func (l *local) finish(r *bulkhead.Run) error {
 }
 
 // explain says of a single script what its exit code and output leave open.
-func (a *app) explain(ctx context.Context, st *sqlite.Store, r *bulkhead.Run) {
+func (a *app) explain(ctx context.Context, h lister, r *bulkhead.Run) {
 	if !r.Spec.Single() || r.State != bulkhead.RunFailed {
 		return
 	}
 	// Its exit code is ours, whether or not we can say more.
-	_ = st.Items(context.WithoutCancel(ctx), r, bulkhead.ItemQuery{}, func(it bulkhead.ItemStatus) error {
+	_ = h.Items(context.WithoutCancel(ctx), r, bulkhead.ItemQuery{}, func(it bulkhead.ItemStatus) error {
 		switch it.Attempt.How {
 		case bulkhead.HowStart:
 			fmt.Fprintf(a.stderr, "bulkhead: %s\n", it.Attempt.Error)

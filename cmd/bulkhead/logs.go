@@ -11,8 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"bulkhead.dev/bulkhead"
-	"bulkhead.dev/bulkhead/output"
-	"bulkhead.dev/bulkhead/store/sqlite"
 )
 
 type logsFlags struct {
@@ -39,14 +37,14 @@ What cannot be read is named and left out; the exit code is then 125.`,
 		Args:              atMost("RUN", "ITEM"),
 		ValidArgsFunction: a.completeRuns,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withRun(cmd.Context(), args[0], func(st *sqlite.Store, r *bulkhead.Run) error {
+			return a.withRun(cmd.Context(), args[0], func(h home, r *bulkhead.Run) error {
 				items, err := parseItems(r, args[1:])
 				if err != nil {
 					return err
 				}
 				ctx, stop := a.interruptible(cmd.Context())
 				defer stop()
-				return a.logs(ctx, st, r, items, f)
+				return a.logs(ctx, h, r, items, f)
 			})
 		},
 	}
@@ -60,8 +58,8 @@ What cannot be read is named and left out; the exit code is then 125.`,
 	return cmd
 }
 
-func (a *app) logs(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, items []int64, f logsFlags) error {
-	l := &logReader{app: a, store: st, run: r, flags: f, dir: outputDir(st, r.ID)}
+func (a *app) logs(ctx context.Context, h home, r *bulkhead.Run, items []int64, f logsFlags) error {
+	l := &logReader{app: a, home: h, run: r, flags: f}
 	if r.Spec.Single() {
 		items = []int64{1}
 	}
@@ -78,7 +76,7 @@ func (a *app) logs(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, items
 		err = l.followItem(ctx, items[0])
 	default:
 		l.prefixed = len(items) == 0
-		err = eachItem(ctx, st, r, bulkhead.ItemQuery{}, items, func(it bulkhead.ItemStatus) error {
+		err = eachItem(ctx, h, r, bulkhead.ItemQuery{}, items, func(it bulkhead.ItemStatus) error {
 			return l.print(ctx, it)
 		})
 	}
@@ -115,10 +113,9 @@ func (f *logsFlags) check(item bool) error {
 // logReader prints the output of a run's items.
 type logReader struct {
 	app      *app
-	store    *sqlite.Store
+	home     home
 	run      *bulkhead.Run
 	flags    logsFlags
-	dir      string
 	prefixed bool
 	unread   int // how often output could not be read
 }
@@ -141,11 +138,6 @@ func (l *logReader) unreadable() error {
 	return exitError(exitInternal)
 }
 
-// of says where the output of an attempt is.
-func of(at bulkhead.Attempt) output.Attempt {
-	return output.Attempt{Item: at.Item, N: at.N, Ref: at.Output}
-}
-
 // print prints one item's output.
 func (l *logReader) print(ctx context.Context, it bulkhead.ItemStatus) error {
 	if err := ctx.Err(); err != nil {
@@ -160,8 +152,8 @@ func (l *logReader) print(ctx context.Context, it bulkhead.ItemStatus) error {
 		return nil
 	}
 	p := newLinePrinter(l, it.Index)
-	p.skip = l.beforeTail(at)
-	return errors.Join(l.read(at, p), p.end(at))
+	p.skip = l.beforeTail(ctx, at)
+	return errors.Join(l.read(ctx, at, p), p.end(at))
 }
 
 // neverStarted says of the one item that was asked for why there is nothing to print.
@@ -172,8 +164,8 @@ func (l *logReader) neverStarted(it bulkhead.ItemStatus) {
 }
 
 // read gives what an attempt wrote to p. Its error is that of printing.
-func (l *logReader) read(at bulkhead.Attempt, p *linePrinter) error {
-	return l.printed(p, output.Read(l.dir, of(at), p.chunk))
+func (l *logReader) read(ctx context.Context, at bulkhead.Attempt, p *linePrinter) error {
+	return l.printed(p, l.home.readOutput(ctx, at, p.chunk))
 }
 
 // printed tells of an error of the output, and returns one of printing it.
@@ -193,7 +185,7 @@ func (l *logReader) pick(ctx context.Context, it bulkhead.ItemStatus) (bulkhead.
 	if l.flags.attempt == 0 || l.flags.attempt == it.Attempt.N {
 		return it.Attempt, nil
 	}
-	all, err := l.store.Attempts(ctx, l.run.ID, it.Index)
+	all, err := l.home.Attempts(ctx, l.run.ID, it.Index)
 	if err != nil {
 		return bulkhead.Attempt{}, err
 	}
@@ -209,13 +201,13 @@ func (l *logReader) pick(ctx context.Context, it bulkhead.ItemStatus) (bulkhead.
 // beforeTail is how many lines of an attempt come before those that --tail asks
 // for. It reads the output once more than it is printed, so that streams and
 // times stay what they are.
-func (l *logReader) beforeTail(at bulkhead.Attempt) int {
+func (l *logReader) beforeTail(ctx context.Context, at bulkhead.Attempt) int {
 	if l.flags.tail == 0 {
 		return 0
 	}
 	lines, mid := 0, [2]bool{}
 	// What is wrong with the output is told when it is printed.
-	_ = output.Read(l.dir, of(at), func(c output.Chunk) error {
+	_ = l.home.readOutput(ctx, at, func(c bulkhead.Chunk) error {
 		if len(c.Data) > 0 {
 			lines += bytes.Count(c.Data, []byte("\n"))
 			mid[outOf(c)] = c.Data[len(c.Data)-1] != '\n'
@@ -232,8 +224,8 @@ func (l *logReader) beforeTail(at bulkhead.Attempt) int {
 
 // printTail prints the last lines whatever their stream, from the end of the
 // output: of many items that is much less to read.
-func (l *logReader) printTail(at bulkhead.Attempt, lines int) error {
-	tail, err := output.Tail(l.dir, of(at), lines)
+func (l *logReader) printTail(ctx context.Context, at bulkhead.Attempt, lines int) error {
+	tail, err := l.home.tailOutput(ctx, at, lines)
 	if len(tail) > 0 && !bytes.HasSuffix(tail, []byte("\n")) {
 		tail = append(tail, '\n')
 	}
@@ -260,7 +252,7 @@ func (l *logReader) allFailed(ctx context.Context, items []int64) error {
 	}
 	failed := bulkhead.ItemFailed
 	n := 0
-	err = eachItem(ctx, l.store, l.run, bulkhead.ItemQuery{State: &failed}, items, func(it bulkhead.ItemStatus) error {
+	err = eachItem(ctx, l.home, l.run, bulkhead.ItemQuery{State: &failed}, items, func(it bulkhead.ItemStatus) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -271,7 +263,7 @@ func (l *logReader) allFailed(ctx context.Context, items []int64) error {
 		}
 		fmt.Fprintf(l.app.stdout, "== item %d: %s after %.1fs%s: %s\n", it.Index, outcome(it.Attempt),
 			it.Attempt.Duration.Seconds(), cut, printable(shellLine(expandAll(command, it.Item)), 200))
-		return l.printTail(it.Attempt, lines)
+		return l.printTail(ctx, it.Attempt, lines)
 	})
 	if err == nil && n == 0 {
 		fmt.Fprintf(l.app.stderr, "run %d has no failed items\n", l.run.ID)
@@ -279,33 +271,31 @@ func (l *logReader) allFailed(ctx context.Context, items []int64) error {
 	return err
 }
 
-// over reports whether nothing of the run, or of one item of it, will be
-// written any more. It looks at the store, so it is asked rarely.
-func (l *logReader) over(ctx context.Context, item int64) func() bool {
-	return func() bool {
-		r, err := l.store.Run(ctx, l.run.ID)
-		if err != nil || r.State.Finished() {
-			return true
-		}
-		if owned, err := l.store.Owned(r.ID); err != nil || !owned {
-			return true // nobody writes
-		}
-		if item == 0 {
-			return false
-		}
-		q, over := bulkhead.ItemQuery{From: item, To: item}, true
-		err = l.store.Items(ctx, r, q, func(it bulkhead.ItemStatus) error {
-			over = it.State != bulkhead.ItemQueued && it.State != bulkhead.ItemRunning
-			return nil
-		})
-		return err != nil || over
+// over reports whether nothing of a run, or of one item of it, will be written
+// any more. It asks the home, so it is called rarely.
+func over(ctx context.Context, h home, id bulkhead.RunID, item int64) bool {
+	r, err := h.Run(ctx, id)
+	if err != nil || r.State.Finished() {
+		return true
 	}
+	if owned, err := h.Owned(r.ID); err != nil || !owned {
+		return true // nobody writes
+	}
+	if item == 0 {
+		return false
+	}
+	q, over := bulkhead.ItemQuery{From: item, To: item}, true
+	err = h.Items(ctx, r, q, func(it bulkhead.ItemStatus) error {
+		over = it.State != bulkhead.ItemQueued && it.State != bulkhead.ItemRunning
+		return nil
+	})
+	return err != nil || over
 }
 
 func (l *logReader) followRun(ctx context.Context) error {
 	l.prefixed = true
 	printers := map[int64]*linePrinter{}
-	err := output.FollowAll(ctx, l.dir, output.Following{Done: l.over(ctx, 0), Broken: l.cannotRead}, func(item int64, _ int, c output.Chunk) error {
+	err := l.home.followRun(ctx, l.run.ID, l.cannotRead, func(item int64, _ int, c bulkhead.Chunk) error {
 		p := printers[item]
 		if p == nil {
 			if len(printers) >= 4096 {
@@ -325,15 +315,18 @@ func (l *logReader) followRun(ctx context.Context) error {
 	return err
 }
 
+// followEvery is how often it is looked whether an item has begun another attempt.
+const followEvery = 250 * time.Millisecond
+
 // followItem follows one item through its attempts.
 func (l *logReader) followItem(ctx context.Context, item int64) error {
-	tick := time.NewTicker(output.DefaultPoll)
+	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
-	over, seen := l.over(ctx, item), 0
+	seen := 0
 	for {
-		done := over()
+		done := over(ctx, l.home, l.run.ID, item)
 		var now bulkhead.ItemStatus
-		err := l.store.Items(ctx, l.run, bulkhead.ItemQuery{From: item, To: item}, func(it bulkhead.ItemStatus) error {
+		err := l.home.Items(ctx, l.run, bulkhead.ItemQuery{From: item, To: item}, func(it bulkhead.ItemStatus) error {
 			now = it
 			return nil
 		})
@@ -344,16 +337,12 @@ func (l *logReader) followItem(ctx context.Context, item int64) error {
 		if at.N > seen {
 			p := newLinePrinter(l, item)
 			if seen == 0 {
-				p.skip = l.beforeTail(at)
+				p.skip = l.beforeTail(ctx, at)
 			} else if err := l.printBetween(ctx, item, seen, at.N); err != nil {
 				return err
 			}
 			seen = at.N
-			ended := func() bool { return l.ended(ctx, item, at.N) }
-			if at.State != bulkhead.ItemRunning {
-				ended = func() bool { return true }
-			}
-			if err := l.followAttempt(ctx, at, ended, p); err != nil {
+			if err := l.followAttempt(ctx, at, p); err != nil {
 				return err
 			}
 			continue
@@ -373,8 +362,8 @@ func (l *logReader) followItem(ctx context.Context, item int64) error {
 }
 
 // followAttempt follows one attempt until it has ended.
-func (l *logReader) followAttempt(ctx context.Context, at bulkhead.Attempt, ended func() bool, p *linePrinter) error {
-	err := output.Follow(ctx, l.dir, of(at), output.Following{Done: ended}, p.chunk)
+func (l *logReader) followAttempt(ctx context.Context, at bulkhead.Attempt, p *linePrinter) error {
+	err := l.home.followAttempt(ctx, l.run, at, p.chunk)
 	if ctx.Err() != nil {
 		return errors.Join(err, p.flush())
 	}
@@ -390,25 +379,12 @@ func (l *logReader) followAttempt(ctx context.Context, at bulkhead.Attempt, ende
 // printBetween prints the attempts after one and before another, which began
 // and ended between two looks.
 func (l *logReader) printBetween(ctx context.Context, item int64, after, before int) error {
-	all, err := l.store.Attempts(ctx, l.run.ID, item)
+	all, err := l.home.Attempts(ctx, l.run.ID, item)
 	for _, at := range all {
 		if at.N > after && at.N < before && err == nil {
 			p := newLinePrinter(l, item)
-			err = errors.Join(l.read(at, p), p.flush())
+			err = errors.Join(l.read(ctx, at, p), p.flush())
 		}
 	}
 	return err
-}
-
-// ended reports whether an attempt is over.
-func (l *logReader) ended(ctx context.Context, item int64, n int) bool {
-	if owned, err := l.store.Owned(l.run.ID); err != nil || !owned {
-		return true
-	}
-	over := true
-	err := l.store.Items(ctx, l.run, bulkhead.ItemQuery{From: item, To: item}, func(it bulkhead.ItemStatus) error {
-		over = it.Attempt.N != n || it.State != bulkhead.ItemRunning
-		return nil
-	})
-	return err != nil || over
 }

@@ -2,11 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"bulkhead.dev/bulkhead"
-	"bulkhead.dev/bulkhead/store/sqlite"
 )
 
 func (a *app) lsCmd() *cobra.Command {
@@ -61,58 +57,32 @@ limit, and exit_code of a finished single script.`,
 const runStates = " accepting running held paused succeeded failed cancelled "
 
 func (a *app) ls(ctx context.Context, limit int, states []string, out outputFlag) error {
-	views := []runView{}
-	dir, there, err := a.stateThere()
+	h, err := a.openHome(ctx)
 	if err != nil {
 		return err
 	}
-	if there {
-		if views, err = a.listed(ctx, limit, states); err != nil {
+	defer h.close()
+	runs, err := h.Runs(ctx, limit)
+	if err != nil {
+		return err
+	}
+	views := []runView{}
+	for _, r := range runs {
+		if err := checkOwner(h, r); err != nil {
 			return err
+		}
+		if len(states) == 0 || slices.Contains(states, r.Shown().String()) {
+			views = append(views, newRunView(r))
 		}
 	}
 	if out == "json" {
 		return writeJSON(a.stdout, views)
 	}
 	if len(views) == 0 {
-		fmt.Fprintf(a.stderr, "no runs in %s\n", dir)
+		fmt.Fprintf(a.stderr, "no runs in %s\n", h.where())
 		return nil
 	}
 	return printRuns(a.stdout, views, time.Now())
-}
-
-// stateThere returns the state folder and whether there is one: a command that
-// only looks makes none.
-func (a *app) stateThere() (dir string, there bool, err error) {
-	if dir, err = a.stateDir(); err != nil {
-		return "", false, err
-	}
-	_, err = os.Stat(dir)
-	return dir, !errors.Is(err, fs.ErrNotExist), nil // what else is wrong with it, opening it says
-}
-
-// listed returns the runs to list.
-func (a *app) listed(ctx context.Context, limit int, states []string) ([]runView, error) {
-	st, err := a.openStore(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer st.Close()
-	runs, err := st.Runs(ctx, limit)
-	if err != nil {
-		return nil, err
-	}
-	views := []runView{}
-	for _, r := range runs {
-		if err := checkOwner(st, r); err != nil {
-			return nil, err
-		}
-		if len(states) > 0 && !slices.Contains(states, r.Shown().String()) {
-			continue
-		}
-		views = append(views, newRunView(r))
-	}
-	return views, nil
 }
 
 func printRuns(w io.Writer, views []runView, now time.Time) error {
@@ -136,8 +106,8 @@ func (a *app) showCmd() *cobra.Command {
 		Args:              exactly("RUN"),
 		ValidArgsFunction: a.completeRuns,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withRun(cmd.Context(), args[0], func(st *sqlite.Store, r *bulkhead.Run) error {
-				if err := checkOwner(st, r); err != nil {
+			return a.withRun(cmd.Context(), args[0], func(h home, r *bulkhead.Run) error {
+				if err := checkOwner(h, r); err != nil {
 					return err
 				}
 				if out == "json" {
@@ -247,28 +217,20 @@ func parseRun(text string) (bulkhead.RunID, error) {
 	return bulkhead.RunID(n), nil
 }
 
-// withRun opens the store, looks a run up and calls fn.
-func (a *app) withRun(ctx context.Context, text string, fn func(*sqlite.Store, *bulkhead.Run) error) error {
+// withRun opens the home, looks a run up and calls fn.
+func (a *app) withRun(ctx context.Context, text string, fn func(home, *bulkhead.Run) error) error {
 	id, err := parseRun(text)
 	if err != nil {
 		return err
 	}
-	dir, there, err := a.stateThere()
+	h, err := a.openHome(ctx)
 	if err != nil {
 		return err
 	}
-	if !there {
-		return &bulkhead.Error{Code: bulkhead.CodeNotFound, Message: fmt.Sprintf("there is no run %d: there is no state folder %s", id, dir),
-			Hint: "give another one with --state or BULKHEAD_STATE"}
-	}
-	st, err := a.openStore(ctx)
+	defer h.close()
+	r, err := h.Run(ctx, id)
 	if err != nil {
 		return err
 	}
-	defer st.Close()
-	r, err := st.Run(ctx, id)
-	if err != nil {
-		return err
-	}
-	return fn(st, r)
+	return fn(h, r)
 }

@@ -7,17 +7,15 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"bulkhead.dev/bulkhead"
 	"bulkhead.dev/bulkhead/plan"
-	"bulkhead.dev/bulkhead/store/sqlite"
 )
 
 func (a *app) resumeCmd() *cobra.Command {
-	var detach, accepted bool
+	var how resumption
 	cmd := &cobra.Command{
 		Use:   "resume RUN",
 		Short: "Go on with a run that was paused, interrupted, or whose process died",
@@ -35,66 +33,42 @@ compared.`,
 		Example: "  bulkhead resume 7\n  bulkhead resume -d 7",
 		Args:    exactly("RUN"), ValidArgsFunction: a.completeRuns,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withRun(cmd.Context(), args[0], func(st *sqlite.Store, r *bulkhead.Run) error {
-				return a.resume(cmd.Context(), st, r, detach, accepted)
+			return a.withRun(cmd.Context(), args[0], func(h home, r *bulkhead.Run) error {
+				if r.State.Finished() {
+					return finished(r)
+				}
+				return h.resume(cmd.Context(), r, how)
 			})
 		},
 	}
-	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "go on in the background")
-	cmd.Flags().BoolVar(&accepted, "accepted", false, "do not compare the input, use the items as they were accepted")
+	cmd.Flags().BoolVarP(&how.detach, "detach", "d", false, "go on in the background")
+	cmd.Flags().BoolVar(&how.accepted, "accepted", false, "do not compare the input, use the items as they were accepted")
 	return cmd
 }
 
-// takeover is how to go on with a run.
-type takeover struct {
-	detach bool
-	told   bool // what is to run was said already
-}
-
-// takeOver goes on with a run that this process owns.
-func (a *app) takeOver(ctx context.Context, st *sqlite.Store, id bulkhead.RunID, how takeover) error {
-	if how.detach {
-		// Before we return, so that whoever asks next sees a run that goes on.
-		if err := a.carryOut(ctx, st, id); err != nil {
-			return err
-		}
-	}
-	r, err := st.Run(ctx, id)
-	if err != nil {
-		return err
-	}
-	if how.detach {
-		return a.detach(st, r, "")
-	}
-	l := a.adopt(ctx, st, r.Spec.Grace)
-	l.told = how.told
-	defer l.closeWorker()
-	return l.own(r)
-}
-
-func (a *app) resume(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, detach, accepted bool) error {
+func (f *folder) resume(ctx context.Context, r *bulkhead.Run, how resumption) error {
 	if r.State.Finished() {
 		return finished(r)
 	}
 	if r.State == bulkhead.RunAccepting {
-		return a.resumeAccepting(ctx, st, r, detach, accepted)
+		return f.resumeAccepting(ctx, r, how)
 	}
-	if err := checkFilesOf(st, r); err != nil {
+	if err := f.checkFilesOf(r); err != nil {
 		return err
 	}
-	if !accepted {
-		if err := a.compareInput(&r.Spec, r.Hash, -1, r.Counts.Total()); err != nil {
+	if !how.accepted {
+		if err := f.app.compareInput(&r.Spec, r.Hash, -1, r.Counts.Total()); err != nil {
 			return err
 		}
 	}
-	owner, err := a.deliver(ctx, st, r, bulkhead.Request{Kind: bulkhead.RequestResume})
+	owner, err := f.deliver(ctx, r, bulkhead.Request{Kind: bulkhead.RequestResume})
 	if err != nil {
 		return err
 	}
 	if !owner {
-		return a.say(ctx, st, r.ID)
+		return f.app.say(ctx, f, r.ID)
 	}
-	return a.takeOver(ctx, st, r.ID, takeover{detach: detach})
+	return f.takeOver(ctx, r.ID, takeover{detach: how.detach})
 }
 
 // compareInput reads the first n items of the input again (-1: all) and refuses
@@ -141,26 +115,6 @@ func gone(src bulkhead.Source, dir string) bool {
 	return errors.Is(err, os.ErrNotExist)
 }
 
-// ownSoon is Own, with time for the guardian of a process that was just killed
-// to see that nothing is left.
-func (a *app) ownSoon(ctx context.Context, st *sqlite.Store, id bulkhead.RunID) (bool, error) {
-	ctx, stop := a.interruptible(ctx)
-	defer stop()
-	tick := time.NewTicker(askEvery)
-	defer tick.Stop()
-	over := every(3 * time.Second)
-	for {
-		if own, err := st.Own(id); err != nil || own || over() {
-			return own, err
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return false, exitError(exitInterrupted)
-		}
-	}
-}
-
 // unreadable is a source that cannot be read from its start again; nil if all can.
 func unreadable(spec *bulkhead.Spec) *bulkhead.Source {
 	for i, src := range spec.Inputs {
@@ -172,30 +126,30 @@ func unreadable(spec *bulkhead.Spec) *bulkhead.Source {
 }
 
 // resumeAccepting reads on where accepting was cut off.
-func (a *app) resumeAccepting(ctx context.Context, st *sqlite.Store, r *bulkhead.Run, detach, accepted bool) error {
-	if own, err := a.ownSoon(ctx, st, r.ID); err != nil {
+func (f *folder) resumeAccepting(ctx context.Context, r *bulkhead.Run, how resumption) error {
+	if own, err := f.ownSoon(ctx, r.ID); err != nil {
 		return err
 	} else if !own {
 		return stillReading(r)
 	}
 	// Its last owner may have come further since we looked.
-	r, err := st.Run(ctx, r.ID)
+	r, err := f.Run(ctx, r.ID)
 	if err != nil {
 		return err
 	}
 	if r.State != bulkhead.RunAccepting {
-		return a.resume(ctx, st, r, detach, accepted)
+		return f.resume(ctx, r, how)
 	}
-	if accepted {
+	if how.accepted {
 		return &bulkhead.Error{Code: bulkhead.CodeConflict,
 			Message: fmt.Sprintf("run %d was cut off before all of its items were accepted, so --accepted does not say which to run", r.ID),
 			Hint:    afterCutOff(r)}
 	}
-	if err := checkFilesOf(st, r); err != nil {
+	if err := f.checkFilesOf(r); err != nil {
 		return err
 	}
 	sum, stored := plan.NewSum(r.Spec.Columns), int64(0)
-	err = st.Accepted(ctx, r.ID, func(it bulkhead.Item) {
+	err = f.Accepted(ctx, r.ID, func(it bulkhead.Item) {
 		sum.Add(it)
 		stored = it.Index
 	})
@@ -207,16 +161,16 @@ func (a *app) resumeAccepting(ctx context.Context, st *sqlite.Store, r *bulkhead
 			Message: fmt.Sprintf("run %d was cut off after %d items of an input that cannot be read again (%s)", r.ID, stored, src.From),
 			Hint:    fmt.Sprintf("nothing of it ran; bulkhead rm %d, and run it again", r.ID)}
 	}
-	if err := a.compareInput(&r.Spec, sum.Hash(), stored, stored); err != nil {
+	if err := f.app.compareInput(&r.Spec, sum.Hash(), stored, stored); err != nil {
 		return err
 	}
 	in, err := plan.Open(r.Spec.Inputs, plan.Options{Dir: r.Spec.InputDir})
 	if err != nil {
 		return err
 	}
-	l := &local{app: a, ctx: ctx, store: st}
+	l := &local{app: f.app, ctx: ctx, store: f.Store}
 	if err := l.acceptBatches(ctx, r, in, stored); err != nil {
 		return err
 	}
-	return a.takeOver(ctx, st, r.ID, takeover{detach: detach})
+	return f.takeOver(ctx, r.ID, takeover{detach: how.detach})
 }

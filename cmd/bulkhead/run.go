@@ -138,19 +138,20 @@ func (a *app) run(cmd *cobra.Command, f *runFlags, args []string) error {
 	if err := cmp.Or(checkCommand(spec), checkFiles(spec.Limit, "--limit", "use --limit")); err != nil {
 		return err
 	}
-	st, err := a.openStore(cmd.Context())
+	st, err := a.openFolder(cmd.Context())
 	if err != nil {
 		return err
 	}
-	l := a.adopt(cmd.Context(), st, spec.Grace)
-	defer l.close()
+	defer st.close()
+	l := st.adopt(cmd.Context(), spec.Grace)
+	defer l.closeWorker()
 	reading = true // and who reads it closes it
 	r, err := l.accept(spec, in)
 	if err != nil {
 		return err
 	}
 	if f.detach {
-		return a.detach(l.store, r, f.output)
+		return st.detach(r, f.output)
 	}
 	return l.own(r)
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"bulkhead.dev/bulkhead"
-	"bulkhead.dev/bulkhead/store/sqlite"
 )
 
 // runView is a run in JSON. Its field names are a contract: add, never rename.
@@ -123,11 +122,11 @@ func expandAll(templates []bulkhead.Template, it bulkhead.Item) []string {
 }
 
 // checkOwner shows what the store cannot know: that nobody works on the run.
-func checkOwner(st *sqlite.Store, r *bulkhead.Run) error {
+func checkOwner(h home, r *bulkhead.Run) error {
 	if r.State != bulkhead.RunRunning && r.State != bulkhead.RunAccepting {
 		return nil
 	}
-	owned, err := st.Owned(r.ID)
+	owned, err := h.Owned(r.ID)
 	if err != nil || owned {
 		return err
 	}
