@@ -109,7 +109,7 @@ func (r *rest) add(a *ask, work *Assignment, err error) {
 }
 
 // sort leaves among the idle those that may get a lease.
-func (e *Engine) sort(now time.Time) *rest {
+func (e *Engine) sort() *rest {
 	r := &rest{}
 	kept := e.idle[:0]
 	for _, a := range e.idle {
@@ -124,16 +124,28 @@ func (e *Engine) sort(now time.Time) *rest {
 			r.add(a, nil, nil)
 		case a.agent != nil && a.agent.retired:
 			r.add(a, nil, bulkhead.ErrLeave)
-		case !a.Until.IsZero() && !a.Until.After(now):
-			r.add(a, nil, nil)
 		default:
-			r.until = sooner(r.until, a.Until)
 			kept = append(kept, a)
 		}
 	}
 	clear(e.idle[len(kept):])
 	e.idle = kept
 	return r
+}
+
+// endWaits takes from the idle those that have waited long enough.
+func (e *Engine) endWaits(r *rest, now time.Time) {
+	kept := e.idle[:0]
+	for _, a := range e.idle {
+		if !a.Until.IsZero() && !a.Until.After(now) {
+			r.add(a, nil, nil)
+			continue
+		}
+		r.until = sooner(r.until, a.Until)
+		kept = append(kept, a)
+	}
+	clear(e.idle[len(kept):])
+	e.idle = kept
 }
 
 func (a *ask) isGone() bool {

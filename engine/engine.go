@@ -232,8 +232,9 @@ func (e *Engine) turn(ctx context.Context) (time.Time, error) {
 		e.mu.Unlock()
 		return time.Time{}, err
 	}
-	rest := e.sort(now)
+	rest := e.sort()
 	d, grants := e.decide(b, now)
+	e.endWaits(rest, now)
 	e.collect(b, now)
 	e.mu.Unlock()
 
