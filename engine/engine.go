@@ -75,8 +75,10 @@ type Options struct {
 	RoomReason string
 	// Workers is told how many workers the runs can use whenever that changes.
 	Workers func(n int)
-	// Ended is told of every attempt once its result is durable.
-	Ended func(bulkhead.Attempt)
+	// Leased and Ended are told of every lease and of every result, once it is
+	// durable. They must be quick, and the run is not theirs.
+	Leased func(*bulkhead.Run, bulkhead.Lease)
+	Ended  func(*bulkhead.Run, bulkhead.Attempt)
 	// Poll is how often requests of other processes are looked for; default 100 ms.
 	Poll time.Duration
 }
@@ -249,11 +251,7 @@ func (e *Engine) turn(ctx context.Context) (time.Time, error) {
 	}
 	rest.answer()
 	e.dropSettled()
-	if e.opts.Ended != nil {
-		for _, a := range b.Ended {
-			e.opts.Ended(a)
-		}
-	}
+	e.report(b, grants)
 	again, err := e.endRuns(ctx)
 	if err != nil {
 		return time.Time{}, err
@@ -264,6 +262,20 @@ func (e *Engine) turn(ctx context.Context) (time.Time, error) {
 		return e.opts.Now(), nil
 	}
 	return e.nextWake(d, rest.until), nil
+}
+
+// report tells who wants to know of what is durable now.
+func (e *Engine) report(b *bulkhead.Batch, grants []*grant) {
+	for _, g := range grants {
+		if !g.undone && e.opts.Leased != nil {
+			e.opts.Leased(g.run.Run, g.work.Lease)
+		}
+	}
+	for _, a := range b.Ended {
+		if e.opts.Ended != nil {
+			e.opts.Ended(e.byID[a.Run].Run, a)
+		}
+	}
 }
 
 // nextWake is when something may change without an event.

@@ -132,6 +132,13 @@ func (e *Engine) Block(class, why string) {
 	}
 }
 
+// Blocked is what Block said of a class.
+func (e *Engine) Blocked(class string) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.blocked[class]
+}
+
 // Demand is what the runs of a class can use, by shape.
 func (e *Engine) Demand(class string) []bulkhead.Demand {
 	e.mu.Lock()

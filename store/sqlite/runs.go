@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"zombiezen.com/go/sqlite"
@@ -204,12 +205,20 @@ func loadRun(c *sqlite.Conn, id bulkhead.RunID) (r *bulkhead.Run, err error) {
 }
 
 // Runs returns up to limit runs, newest first; limit 0 means all.
-func (s *Store) Runs(_ context.Context, limit int) (runs []*bulkhead.Run, err error) {
+func (s *Store) Runs(ctx context.Context, limit int) (runs []*bulkhead.Run, err error) {
+	return s.RunsBefore(ctx, 0, limit)
+}
+
+// RunsBefore is Runs for those with a lower number than before; 0 is any.
+func (s *Store) RunsBefore(_ context.Context, before bulkhead.RunID, limit int) (runs []*bulkhead.Run, err error) {
 	if limit <= 0 {
 		limit = -1 // SQLite's "no limit"
 	}
+	if before <= 0 {
+		before = math.MaxInt64
+	}
 	err = s.read(func(c *sqlite.Conn) error {
-		stmt, err := bind(c, "SELECT "+runColumns+" FROM runs ORDER BY id DESC LIMIT ?", int64(limit))
+		stmt, err := bind(c, "SELECT "+runColumns+" FROM runs WHERE id < ? ORDER BY id DESC LIMIT ?", int64(before), int64(limit))
 		if err != nil {
 			return err
 		}
