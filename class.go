@@ -3,6 +3,10 @@ package bulkhead
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -18,6 +22,68 @@ type Class struct {
 	Timeout time.Duration
 	Echo    bool // agents write output to their own standard output, too
 	Shapes  bool // runs may change the image and the resources
+}
+
+// Accept makes of what a user asked for what will be run: the class's command
+// comes before it, its environment and pools are added, and its limits apply. What
+// a run must not change is refused. Check the spec afterwards: only then is its
+// command complete.
+func (c *Class) Accept(s *Spec) error {
+	if s.Shape != (Shape{}) && !c.Shapes {
+		return refuse("leave out the image and the resources, or use another class",
+			"class %s does not let a run change image, cpu or memory", Quote(c.Name))
+	}
+	pools, err := c.pools(s.Pools)
+	if err != nil {
+		return err
+	}
+	s.Pools = pools
+	s.Command = slices.Concat(literals(c.Command, s.Columns), s.Command)
+	s.Env = slices.Concat(literals(c.Env, s.Columns), s.Env)
+	if s.Dir == "" {
+		s.Dir = c.Dir
+	}
+	s.Limit = c.AtMost(s.Limit)
+	if c.Timeout > 0 && (s.Timeout == 0 || s.Timeout > c.Timeout) {
+		s.Timeout = c.Timeout
+	}
+	return nil
+}
+
+// AtMost is the limit of a run that asks for n items at once.
+func (c *Class) AtMost(n int) int {
+	if c.Limit > 0 {
+		return min(n, c.Limit)
+	}
+	return n
+}
+
+// pools are those of the class and those of a run; where both name one, the
+// lower limit counts.
+func (c *Class) pools(own []PoolUse) ([]PoolUse, error) {
+	all := slices.Clone(c.Pools)
+	for _, p := range own {
+		at := slices.IndexFunc(all[:len(c.Pools)], func(q PoolUse) bool { return q.Name == p.Name })
+		if at < 0 {
+			all = append(all, p)
+			continue
+		}
+		if all[at].Key != p.Key {
+			return nil, refuse("leave it out: every run of the class takes part in it",
+				"pool %s of class %s has the key %s, not %s", p.Name, Quote(c.Name), Quote(all[at].Key), Quote(p.Key))
+		}
+		all[at].Slots = min(all[at].Slots, p.Slots)
+	}
+	return all, nil
+}
+
+// literals makes templates of texts that are none.
+func literals(texts, columns []string) []string {
+	out := make([]string, len(texts))
+	for i, t := range texts {
+		out[i] = Literal(t, columns)
+	}
+	return out
 }
 
 // ClassStatus is how a class stands: what waits for it, and for what it waits.
@@ -37,6 +103,47 @@ type Shape struct {
 	Image  string `json:"image,omitempty"`
 	CPU    string `json:"cpu,omitempty"`    // quantity, as request and limit
 	Memory string `json:"memory,omitempty"` // quantity, as request and limit
+}
+
+var quantity = regexp.MustCompile(`^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$`)
+
+// check refuses what cannot stand in a pod.
+func (s Shape) check() error {
+	for _, q := range []struct{ name, value string }{{"cpu", s.CPU}, {"memory", s.Memory}} {
+		if q.value != "" && !quantity.MatchString(q.value) {
+			return refuse("for example 500m or 2 for cpu, 512Mi or 2Gi for memory", "%s %s is not a quantity", q.name, Quote(q.value))
+		}
+	}
+	const longest = 1024 // bytes
+	strange := func(r rune) bool { return r <= ' ' || r >= 0x7f }
+	if len(s.Image) > longest || strings.ContainsFunc(s.Image, strange) {
+		return refuse("for example registry.example/team/app:1.2", "image %s is not the name of an image", Quote(s.Image))
+	}
+	return nil
+}
+
+// CheckClassName is the error for a class that there is not; known are the
+// names of those that there are.
+func CheckClassName(name string, known []string) error {
+	if slices.Contains(known, name) {
+		return nil
+	}
+	const most = 20 // names in a hint
+	list := strings.Join(known[:min(len(known), most)], ", ")
+	if len(known) > most {
+		list += fmt.Sprintf(" and %d more", len(known)-most)
+	}
+	e := &Error{Code: CodeNotFound, Message: fmt.Sprintf("there is no class %s", Quote(name)), Hint: "there are " + list}
+	switch near := Nearest(name, known); {
+	case len(known) == 0:
+		e.Hint = "the server has no classes yet"
+	case name == "":
+		e.Code, e.Message = CodeUsage, "a run on a server needs a class"
+		e.Hint = "--class NAME; " + e.Hint
+	case near != "":
+		e.Hint = fmt.Sprintf("did you mean %s? %s", near, e.Hint)
+	}
+	return e
 }
 
 // Key names a shape in at most 8 characters that may stand in the name of a pod;

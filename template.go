@@ -139,6 +139,24 @@ func placeholder(s string) (name string, ok bool) {
 	return s[1:end], end < len(s) && s[end] == '}'
 }
 
+// Literal is the template that every item expands to exactly this text, whatever
+// stands in it.
+func Literal(text string, columns []string) string {
+	if len(columns) == 0 || !strings.Contains(text, "{") {
+		return text
+	}
+	var b strings.Builder
+	for i := range len(text) {
+		if text[i] == '{' {
+			if _, ok := placeholder(text[i:]); ok {
+				b.WriteByte('{')
+			}
+		}
+		b.WriteByte(text[i])
+	}
+	return b.String()
+}
+
 // ValidName reports whether a column may have this name: letters and digits of
 // ASCII, "_", "-" and ".", so that {name} is a placeholder.
 func ValidName(name string) bool {

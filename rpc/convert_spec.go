@@ -2,6 +2,9 @@ package rpc
 
 import (
 	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"bulkhead.dev/bulkhead"
 	bulkheadv1 "bulkhead.dev/bulkhead/rpc/bulkhead/v1"
@@ -13,8 +16,8 @@ func SpecMessage(s *bulkhead.Spec) *bulkheadv1.Spec {
 		Name: text(s.Name), Comment: text(s.Comment), Owner: text(s.Owner), Class: text(s.Class),
 		Command: texts(s.Command), Env: texts(s.Env), Dir: text(s.Dir), Inputs: each(s.Inputs, SourceMessage),
 		InputDir: text(s.InputDir), Columns: texts(s.Columns), Pools: each(s.Pools, PoolMessage),
-		Limit: int32Of(s.Limit), Rate: s.Rate.String(), Timeout: durationMessage(s.Timeout), Grace: durationMessage(s.Grace),
-		Retries: int32Of(s.Retries), RetryDelay: durationMessage(s.RetryDelay), Halt: s.Halt.String(),
+		Limit: int32Of(s.Limit), Rate: s.Rate.String(), Timeout: durationMessage(s.Timeout), Grace: durationpb.New(s.Grace),
+		Retries: int32Of(s.Retries), RetryDelay: durationpb.New(s.RetryDelay), Halt: s.Halt.String(),
 		Canary: int32Of(s.Canary), Priority: int32Of(s.Priority), MaxOutput: s.MaxOutput,
 		Files: each(s.Files, FileMessage), StdinFile: text(s.StdinFile), Shape: ShapeMessage(s.Shape),
 	}
@@ -32,8 +35,8 @@ func SpecOf(m *bulkheadv1.Spec) (*bulkhead.Spec, error) {
 		Name: m.GetName(), Comment: m.GetComment(), Owner: m.GetOwner(), Class: m.GetClass(),
 		Command: slices.Clone(m.GetCommand()), Env: slices.Clone(m.GetEnv()), Dir: m.GetDir(), Inputs: each(m.GetInputs(), SourceOf),
 		InputDir: m.GetInputDir(), Columns: slices.Clone(m.GetColumns()), Pools: each(m.GetPools(), PoolOf),
-		Limit: int(m.GetLimit()), Timeout: durationOf(m.GetTimeout()), Grace: durationOf(m.GetGrace()),
-		Retries: int(m.GetRetries()), RetryDelay: durationOf(m.GetRetryDelay()),
+		Limit: int(m.GetLimit()), Timeout: durationOf(m.GetTimeout()), Grace: orDefault(m.GetGrace(), bulkhead.DefaultGrace),
+		Retries: int(m.GetRetries()), RetryDelay: orDefault(m.GetRetryDelay(), bulkhead.DefaultRetryDelay),
 		Canary: int(m.GetCanary()), Priority: int(m.GetPriority()), MaxOutput: m.GetMaxOutput(),
 		Files: each(m.GetFiles(), FileOf), StdinFile: m.GetStdinFile(), Shape: ShapeOf(m.GetShape()),
 	}
@@ -48,6 +51,14 @@ func SpecOf(m *bulkheadv1.Spec) (*bulkhead.Spec, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// orDefault reads a duration of which none is not the same as zero.
+func orDefault(m *durationpb.Duration, none time.Duration) time.Duration {
+	if m == nil {
+		return none
+	}
+	return durationOf(m)
 }
 
 // SourceMessage makes a message of a source.
