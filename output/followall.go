@@ -9,6 +9,8 @@ import (
 	"io"
 	"io/fs"
 	"slices"
+
+	"bulkhead.dev/bulkhead"
 )
 
 // maxMerged bounds how many segments with something to read are read at once,
@@ -25,16 +27,41 @@ const maxMerged = 64
 func FollowAll(ctx context.Context, dir string, f Following,
 	fn func(item int64, attempt int, c Chunk) error,
 ) error {
-	m := merger{dir: dir, broken: f.Broken, seen: map[int64]bool{}}
+	return FollowFrom(ctx, dir, nil, f, func(item int64, attempt int, c Chunk, _ bulkhead.Position) error {
+		return fn(item, attempt, c)
+	})
+}
+
+// FollowFrom is FollowAll for a reader that may be interrupted: with each chunk
+// fn is told the position behind it in its segment. Given the last position of
+// each segment, a later call goes on behind them: together the two give every
+// chunk once. Code usage is for positions that were never given.
+func FollowFrom(ctx context.Context, dir string, from []bulkhead.Position, f Following,
+	fn func(item int64, attempt int, c Chunk, behind bulkhead.Position) error,
+) error {
+	m := merger{dir: dir, broken: f.Broken, seen: map[int64]bool{}, from: map[int64]bulkhead.Position{}}
+	for _, p := range from {
+		if p.Segment < 1 || p.Attempt < 0 || p.Offset <= p.Attempt {
+			return strange(p)
+		}
+		m.from[p.Segment] = p
+	}
 	defer m.close()
 	return f.each(ctx, func() (bool, error) { return false, m.look(ctx, fn) })
+}
+
+// strange is the error for a position that was never given.
+func strange(p bulkhead.Position) error {
+	return &bulkhead.Error{Code: bulkhead.CodeUsage, Hint: "begin without positions",
+		Message: fmt.Sprintf("output has no position segment %d, offset %d, attempt %d", p.Segment, p.Offset, p.Attempt)}
 }
 
 // merger reads all segments of a run.
 type merger struct {
 	dir    string
 	seen   map[int64]bool
-	live   []*feed // ascending, not read to their final end
+	from   map[int64]bulkhead.Position // where to begin in segments that are not seen yet
+	live   []*feed                     // ascending, not read to their final end
 	broken func(error)
 }
 
@@ -62,7 +89,7 @@ func (m *merger) close() {
 }
 
 // look reads everything that is there now.
-func (m *merger) look(ctx context.Context, fn func(int64, int, Chunk) error) error {
+func (m *merger) look(ctx context.Context, fn func(int64, int, Chunk, bulkhead.Position) error) error {
 	found, err := list(m.dir)
 	if err != nil {
 		return fmt.Errorf("list output: %w", err)
@@ -91,7 +118,7 @@ func (m *merger) look(ctx context.Context, fn func(int64, int, Chunk) error) err
 			continue
 		}
 		f := open[0]
-		if err := fn(f.header.item, f.header.attempt, f.chunk); err != nil {
+		if err := fn(f.header.item, f.header.attempt, f.chunk, f.behind()); err != nil {
 			return err
 		}
 		more, err := m.advance(f)
@@ -113,7 +140,8 @@ func (m *merger) add(found listing) {
 	for _, n := range slices.Concat(found.sealed, found.raw) {
 		if !m.seen[n] {
 			m.seen[n] = true
-			m.live = append(m.live, &feed{number: n, final: found.isSealed(n)})
+			m.live = append(m.live, &feed{number: n, final: found.isSealed(n), from: m.from[n]})
+			delete(m.from, n)
 		}
 	}
 	slices.SortFunc(m.live, func(a, b *feed) int { return cmp.Compare(a.number, b.number) })
@@ -136,10 +164,17 @@ type feed struct {
 	number  int64
 	final   bool // it was sealed before this look: its end is the end
 	over    bool
+	from    bulkhead.Position // where to begin; zero: at the beginning
 	segment *segment
 	scan    scanner
 	header  header
+	attempt int64 // offset of the header
 	chunk   Chunk
+}
+
+// behind is the position behind the chunk.
+func (f *feed) behind() bulkhead.Position {
+	return bulkhead.Position{Segment: f.number, Offset: f.scan.off, Attempt: f.attempt}
 }
 
 func (f *feed) close() {
@@ -160,7 +195,10 @@ func (f *feed) advance(dir string) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		f.segment, f.scan = s, newScanner(s, f.number, 0, 0)
+		f.segment = s
+		if err := f.begin(); err != nil {
+			return false, err
+		}
 	}
 	for {
 		r, err := f.scan.next()
@@ -174,11 +212,31 @@ func (f *feed) advance(dir string) (bool, error) {
 		switch {
 		case r.kind == kindAttempt:
 			f.header, _ = r.header()
+			f.attempt = r.off
 		case r.isChunk():
 			f.chunk, _ = r.chunk(f.header.start)
 			return true, nil
 		}
 	}
+}
+
+// begin goes to where the feed begins.
+func (f *feed) begin() error {
+	if f.from.Segment == 0 {
+		f.scan = newScanner(f.segment, f.number, 0, 0)
+		return nil
+	}
+	head := newScanner(f.segment, f.number, f.from.Attempt, 0)
+	r, err := head.next()
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, errTorn) {
+		return err
+	}
+	h, ok := r.header()
+	if err != nil || r.kind != kindAttempt || !ok || f.from.Offset < r.end() {
+		return strange(f.from)
+	}
+	f.header, f.attempt, f.scan = h, r.off, newScanner(f.segment, f.number, f.from.Offset, 0)
+	return nil
 }
 
 // broken says where a segment cannot be read, and whose output is the last that
