@@ -176,7 +176,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	others.Go(func() { a.push.run(over) })
 	defer others.Wait()
 	defer stop()
-	a.deliverLeftovers()
+	refused := a.deliverLeftovers()
 
 	a.idleSince = time.Now()
 	others.Go(func() { a.renew(over) })
@@ -186,7 +186,22 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	}
 	slots.Wait()
 	a.leave("no slot may take more leases")
+	a.forgetRefused(refused)
 	return a.result()
+}
+
+// forgetRefused forgets results of former processes that a server did not want
+// which did work with us.
+func (a *Agent) forgetRefused(list []*attempt) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, t := range list {
+		if a.fatal == nil {
+			a.spool.forget(t)
+		} else {
+			t.out.abandon()
+		}
+	}
 }
 
 func (a *Agent) result() error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -29,8 +30,10 @@ type attempt struct {
 	lines *lines // nil: no echo
 
 	result *bulkheadv1.Result // nil: not yet
-	cut    int64              // of its output_dropped, bytes that are said at the end of the output
+	cut    int64              // bytes of output that were not kept: too many, or nobody waited for the disk
 	saved  bool               // in the spool
+	ended  atomic.Bool        // there is a result
+	late   atomic.Bool        // it could not be handed in at the first try
 }
 
 // Reasons to end a script besides errInterrupted.
@@ -122,6 +125,7 @@ func (t *attempt) finish(res bulkhead.Result) {
 		ExitCode: int32(res.ExitCode), Signal: int32(res.Signal), Error: res.Error,
 		Duration: durationpb.New(res.Duration), Cpu: durationpb.New(res.CPU), PeakMemory: res.PeakMemory,
 	}
+	t.ended.Store(true)
 	if !res.Started.IsZero() {
 		t.result.Started = timestamppb.New(res.Started)
 	}
@@ -209,21 +213,17 @@ func (t *attempt) job() (job Job, done func(), err error) {
 func (t *attempt) request() *bulkheadv1.ExchangeRequest {
 	t.out.mu.Lock()
 	defer t.out.mu.Unlock()
-	return t.requestLocked(t.cut)
+	return t.requestLocked()
 }
 
-func (t *attempt) requestLocked(cut int64) *bulkheadv1.ExchangeRequest {
-	rest := t.out.mem[:len(t.out.mem):len(t.out.mem)]
-	if cut > 0 && !t.out.forgotten {
-		rest = append(rest, &bulkheadv1.Chunk{Dropped: cut, At: timestamppb.Now()})
-	}
-	t.result.OutputBytes = t.out.kept
+func (t *attempt) requestLocked() *bulkheadv1.ExchangeRequest {
+	t.result.OutputBytes = t.out.kept - t.out.lost
 	t.result.OutputDropped = t.cut + t.out.lost
 	return &bulkheadv1.ExchangeRequest{
 		Agent: t.self, Slot: t.slot,
 		Done: &bulkheadv1.Done{
 			Run: t.lease.GetRun(), Item: t.lease.GetItem(), Token: t.token(),
-			Result: t.result, Offset: t.out.base, Rest: rest,
+			Result: t.result, Offset: t.out.base, Rest: t.out.mem,
 		},
 	}
 }
@@ -240,7 +240,7 @@ func (t *attempt) freeze() (req *bulkheadv1.ExchangeRequest, position int64, err
 			return nil, 0, fmt.Errorf("sync spooled output: %w", err)
 		}
 	}
-	return t.requestLocked(0), b.filePos, nil
+	return t.requestLocked(), b.filePos, nil
 }
 
 // placed is what place has readied for one attempt.

@@ -35,7 +35,7 @@ type backlog struct {
 	max   int64  // bytes that are kept; negative: all
 
 	mu      sync.Mutex
-	base    int64 // offset of the first byte that is here
+	base    int64 // offset of the first byte that is here, of data
 	mem     []*bulkheadv1.Chunk
 	memData int64 // bytes of data in mem
 	memSize int64 // the same, and what the pieces cost
@@ -47,9 +47,9 @@ type backlog struct {
 	fileData int64    // bytes of data in that part
 	frozen   bool     // the file is needed to recover the attempt
 
-	kept      int64 // bytes of data that were taken
+	kept      int64 // bytes of data that were taken: the offset of what comes
 	dropped   int64 // bytes beyond max, and such that nobody could take
-	lost      int64 // bytes that were sent and that the server lost
+	lost      int64 // bytes of kept that could not be read back
 	forgotten bool  // the server wants none of it
 	busy      bool  // a PushOutput with some of it is under way
 	idle      chan struct{}
@@ -147,8 +147,8 @@ func (b *backlog) load() {
 			err = b.decode(buf[:n])
 		}
 		if err != nil || len(b.mem) == 0 && b.filePos+size >= b.fileSize {
-			b.gap(b.fileData)
-			b.fileData, b.filePos = 0, b.fileSize
+			b.giveUp()
+			break
 		}
 	}
 	b.truncate()
@@ -174,12 +174,13 @@ func (b *backlog) decode(buf []byte) error {
 	return nil
 }
 
-// gap puts a cut in the place of data that nobody has any more.
-func (b *backlog) gap(n int64) {
-	b.lost += n
-	b.kept -= n
-	b.mem = append([]*bulkheadv1.Chunk{{Dropped: n, At: timestamppb.Now()}}, b.mem...)
-	b.memSize += pieceCost
+// giveUp loses what is in the file. The server sees the gap in the offsets.
+func (b *backlog) giveUp() {
+	if len(b.mem) == 0 {
+		b.base += b.fileData
+	}
+	b.lost += b.fileData
+	b.fileData, b.filePos = 0, b.fileSize
 }
 
 // truncate gives back the room of a file that was read.
@@ -248,15 +249,8 @@ func (b *backlog) waiting() (some, much bool) {
 
 // have takes note of how much the server has.
 func (b *backlog) have(n int64) {
-	if n < b.base {
-		// It has lost what it had, and did not take what comes after that. What
-		// is gone is gone: say so, and go on from where the server is.
-		missing := b.base - n
-		b.base = n
-		b.gap(missing)
-		return
-	}
-	covered := min(n, b.base+b.memData) - b.base
+	// A server that has less than it had (it lost power) gets what is here.
+	covered := max(min(n, b.base+b.memData)-b.base, 0)
 	b.base += covered
 	b.memData -= covered
 	drop := 0
@@ -340,11 +334,14 @@ func (b *backlog) drop(n int64) {
 	b.dropped += n
 }
 
-// missing takes note that the server has only n bytes.
-func (b *backlog) missing(n int64) {
+// abandon leaves the file for the next process.
+func (b *backlog) abandon() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.have(n)
+	if b.file != nil {
+		b.file.Close()
+		b.file = nil
+	}
 }
 
 // close gives back what it holds of the spool.

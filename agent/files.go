@@ -12,7 +12,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"sync"
 	"time"
 
@@ -137,22 +136,18 @@ func folderName(l *bulkheadv1.Lease) string {
 	return fmt.Sprintf("%d-%s", l.GetRun(), hex.EncodeToString(sum.Sum(nil)[:8]))
 }
 
-var (
-	shaText   = regexp.MustCompile(`^[0-9a-f]{64}$`)
-	plainPath = regexp.MustCompile(`^[^\x00-\x1f\x7f\\]{1,1000}$`)
-)
-
+// checkFiles trusts no server with what it may write here.
 func checkFiles(l *bulkheadv1.Lease) error {
 	for _, file := range l.GetFiles() {
-		switch p := file.GetPath(); {
-		case !fs.ValidPath(p), p == ".", !plainPath.MatchString(p):
-			return fmt.Errorf("file %s would not be in the folder of the run's files", bulkhead.Quote(p))
-		case !shaText.MatchString(file.GetSha256()):
-			return fmt.Errorf("file %s has no SHA-256 but %s", bulkhead.Quote(p), bulkhead.Quote(file.GetSha256()))
+		if err := bulkhead.CheckFilePath(file.GetPath()); err != nil {
+			return err
+		}
+		if err := bulkhead.CheckFileHash(file.GetSha256()); err != nil {
+			return err
 		}
 	}
-	if sha := l.GetStdinFile(); sha != "" && !shaText.MatchString(sha) {
-		return fmt.Errorf("stdin has no SHA-256 but %s", bulkhead.Quote(sha))
+	if sha := l.GetStdinFile(); sha != "" {
+		return bulkhead.CheckFileHash(sha)
 	}
 	return nil
 }
@@ -178,7 +173,7 @@ func (f *files) useFolder(ctx context.Context, name string, list []*bulkheadv1.F
 			return nil
 		}
 		made := &folder{uses: 1}
-		err := os.MkdirAll(filepath.Join(f.dir, runsDir), 0o755)
+		err := os.MkdirAll(filepath.Join(f.dir, runsDir), 0o700)
 		for _, file := range list {
 			if err != nil {
 				break
@@ -239,13 +234,13 @@ func (f *files) fill(name string, list []*bulkheadv1.File, made *folder) error {
 	if err != nil {
 		return err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	if err := root.RemoveAll(partial); err != nil {
 		return err
 	}
 	for i, file := range list {
 		to := path.Join(partial, file.GetPath())
-		if err := root.MkdirAll(path.Dir(to), 0o755); err != nil {
+		if err := root.MkdirAll(path.Dir(to), 0o700); err != nil {
 			return err
 		}
 		if err := root.Link(path.Join(blobsDir, made.blobs[i]), to); err != nil {
@@ -282,7 +277,7 @@ func (f *files) useBlob(ctx context.Context, w want) error {
 
 // fetch gets a content from the server and checks it.
 func (f *files) fetch(ctx context.Context, w want) (size int64, err error) {
-	if err := os.MkdirAll(filepath.Join(f.dir, blobsDir), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Join(f.dir, blobsDir), 0o700); err != nil {
 		return 0, err
 	}
 	mode := fs.FileMode(0o444)

@@ -2,12 +2,16 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"time"
 
 	"connectrpc.com/connect"
+
+	"bulkhead.dev/bulkhead"
+	bulkheadv1 "bulkhead.dev/bulkhead/rpc/bulkhead/v1"
 )
 
 // link knows whether the server answers. Whoever did not get through waits here,
@@ -109,6 +113,24 @@ func refused(err error) bool {
 
 // wrongVersion: the server does not speak with agents like this one.
 func wrongVersion(err error) bool { return connect.CodeOf(err) == connect.CodeFailedPrecondition }
+
+// refusal is what a person is told of an error like that.
+func refusal(err error) error {
+	e := &bulkhead.Error{Code: bulkhead.CodeUsage, Message: "the server does not work with this agent: " + err.Error()}
+	wire, ok := errors.AsType[*connect.Error](err)
+	if !ok {
+		return e
+	}
+	e.Message = "the server does not work with this agent: " + wire.Message()
+	for _, d := range wire.Details() {
+		if m, err := d.Value(); err == nil {
+			if f, ok := m.(*bulkheadv1.Fault); ok {
+				e.Hint = f.GetHint()
+			}
+		}
+	}
+	return e
+}
 
 // unwanted: the server has read what it was sent and will never take it.
 func unwanted(err error) bool {

@@ -13,6 +13,9 @@ const (
 	renewTime = time.Minute
 	// renewEvery is the least time between two calls, whatever the server says.
 	renewEvery = 200 * time.Millisecond
+	// renewIdly is the same after an answer that had nothing new: attempts had
+	// ended meanwhile, as short ones do all the time.
+	renewIdly = time.Second
 )
 
 // renew says over and over which leases are held, and ends the scripts that the
@@ -41,11 +44,14 @@ func (a *Agent) renew(ctx context.Context) {
 		a.link.ok()
 		try = 0
 		told = res.GetStop()
-		a.renewed(held, told, sent)
+		pace := renewEvery
+		if !a.renewed(held, told, sent) && len(told) > 0 {
+			pace = renewIdly
+		}
 		if res.GetLeave() {
 			a.leave("the server said so")
 		}
-		if !until(ctx, sent.Add(renewEvery)) {
+		if !until(ctx, sent.Add(pace)) {
 			return
 		}
 	}
@@ -54,16 +60,19 @@ func (a *Agent) renew(ctx context.Context) {
 func (a *Agent) renewOnce(ctx context.Context, held []*attempt, told []uint64) (*bulkheadv1.RenewResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, renewTime)
 	defer cancel()
-	req := &bulkheadv1.RenewRequest{Agent: a.self, Told: told}
+	req := &bulkheadv1.RenewRequest{Agent: a.self, Told: told, Leaving: a.leaving()}
 	for _, t := range held {
+		if t.ended.Load() && !t.late.Load() {
+			continue // its result is on its way
+		}
 		req.Held = append(req.Held, &bulkheadv1.Held{Run: t.lease.GetRun(), Item: t.lease.GetItem(), Token: t.token()})
 	}
 	return a.opts.Client.Renew(ctx, req)
 }
 
 // renewed takes note of an answer. What is to end may have been leased since the
-// call was sent.
-func (a *Agent) renewed(held []*attempt, stop []uint64, sent time.Time) {
+// call was sent. It reports whether anything was to end.
+func (a *Agent) renewed(held []*attempt, stop []uint64, sent time.Time) (news bool) {
 	for _, t := range held {
 		if !slices.Contains(stop, t.token()) {
 			t.renewed(sent)
@@ -72,10 +81,12 @@ func (a *Agent) renewed(held []*attempt, stop []uint64, sent time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, token := range stop {
-		if t := a.held[token]; t != nil {
+		if t := a.held[token]; t != nil && t.ctx.Err() == nil {
 			t.end(errStopped)
+			news = true
 		}
 	}
+	return news
 }
 
 // until waits for a time; false when ctx has ended before.

@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -60,7 +61,7 @@ type record struct {
 	holder  slotKey
 	given   int
 	output  []byte
-	dropped int64
+	lost    int64
 	result  *bulkheadv1.Result
 	results int // that counted
 }
@@ -199,9 +200,7 @@ func (s *server) Exchange(ctx context.Context, req *bulkheadv1.ExchangeRequest) 
 	if s.refuse != nil {
 		return nil, s.refuse
 	}
-	if missing, have := s.done(key, req.GetDone()); missing {
-		return &bulkheadv1.ExchangeResponse{OutputMissing: true, OutputHave: have}, nil
-	}
+	s.done(key, req.GetDone())
 	if req.GetLeaving() {
 		s.left[key] = true
 	}
@@ -236,28 +235,27 @@ func (s *server) wait(ctx context.Context, poll <-chan time.Time) bool {
 	return false
 }
 
-func (s *server) done(key slotKey, d *bulkheadv1.Done) (missing bool, have int64) {
+func (s *server) done(key slotKey, d *bulkheadv1.Done) {
 	if d == nil {
-		return false, 0
+		return
 	}
 	r := s.attempts[d.GetToken()]
 	if r == nil || r.holder != key || r.result != nil {
-		return false, 0
-	}
-	if int64(len(r.output)) < d.GetOffset() {
-		return true, int64(len(r.output))
+		return
 	}
 	r.take(d.GetOffset(), d.GetRest())
 	r.result = d.GetResult()
 	r.results++
 	delete(s.slots, key)
-	return false, 0
 }
 
 // take adds output, where it belongs.
 func (r *record) take(offset int64, chunks []*bulkheadv1.Chunk) {
+	if gap := offset - int64(len(r.output)); gap > 0 && len(chunks) > 0 {
+		r.output = append(r.output, bytes.Repeat([]byte{0}, int(gap))...) // it was lost
+		r.lost += gap
+	}
 	for _, c := range chunks {
-		r.dropped += c.GetDropped()
 		data := c.GetData()
 		if skip := int64(len(r.output)) - offset; skip > 0 {
 			data = data[min(skip, int64(len(data))):]
@@ -309,7 +307,7 @@ func (s *server) PushOutput(_ context.Context, req *bulkheadv1.PushOutputRequest
 			res.Received = append(res.Received, &bulkheadv1.Received{Unknown: true})
 			continue
 		}
-		if !s.deaf && o.GetOffset() <= int64(len(r.output)) {
+		if !s.deaf {
 			before := len(r.output)
 			r.take(o.GetOffset(), o.GetChunks())
 			s.pushed += int64(len(r.output) - before)

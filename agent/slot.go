@@ -62,6 +62,9 @@ func (s *slot) handedIn(t *attempt, ok bool) {
 		t.out.forgetAll()
 		return
 	}
+	if t.out.abandon(); t.saved {
+		s.agent.opts.Log.Warn("a result waits in the spool folder", "run", t.lease.GetRun(), "item", t.lease.GetItem())
+	}
 	s.agent.mu.Lock()
 	defer s.agent.mu.Unlock()
 	s.agent.kept++
@@ -122,14 +125,6 @@ func (s *slot) exchange(t *attempt) (lease *bulkheadv1.Lease, sent time.Time, ok
 		s.leaving = !s.ticket()
 		res, sent, err := s.call(t, s.leaving)
 		switch {
-		case err == nil && res.GetOutputMissing():
-			a.link.ok()
-			t.out.missing(res.GetOutputHave())
-			t.out.unsettle()
-			if try > 0 && !a.link.pause(a.calls, try, nil, lastWait) {
-				return nil, sent, false
-			}
-			continue
 		case err == nil:
 			a.link.ok()
 			if res.GetLeave() {
@@ -154,6 +149,7 @@ func (s *slot) exchange(t *attempt) (lease *bulkheadv1.Lease, sent time.Time, ok
 func (s *slot) give(t *attempt, err error) bool {
 	a := s.agent
 	if t != nil {
+		t.late.Store(true)
 		if serr := a.spool.save(t); serr != nil {
 			a.opts.Log.Error("a result is in memory only", "error", serr)
 		}
@@ -162,8 +158,9 @@ func (s *slot) give(t *attempt, err error) bool {
 		return true
 	}
 	if wrongVersion(err) {
-		a.fail(&bulkhead.Error{Code: bulkhead.CodeUsage, Err: errors.Unwrap(err), Message: "the server does not work with this agent",
-			Hint: "run an agent of the server's version"})
+		if !s.former {
+			a.fail(refusal(err))
+		}
 		return true
 	}
 	a.link.failed(err)
@@ -222,6 +219,7 @@ func (a *Agent) settle(t *attempt) bool {
 		if wait == nil {
 			return true
 		}
+		t.late.Store(true)
 		if err := a.spool.save(t); err != nil {
 			a.opts.Log.Error("a result is in memory only", "error", err)
 		}
@@ -236,7 +234,8 @@ func (a *Agent) settle(t *attempt) bool {
 
 // deliverLeftovers hands in what former processes could not, before this one
 // asks for anything: the server takes for lost what they held when it meets us.
-func (a *Agent) deliverLeftovers() {
+// What it refuses is kept: it may be of another version, and then so are we.
+func (a *Agent) deliverLeftovers() (refused []*attempt) {
 	list, err := a.spool.leftovers()
 	if err != nil {
 		a.opts.Log.Error("some results of a former process cannot be read", "error", err)
@@ -245,7 +244,12 @@ func (a *Agent) deliverLeftovers() {
 		t.agent = a
 		a.hold(t)
 		s := &slot{agent: a, n: t.slot, former: true}
-		_, _, ok := s.exchange(t)
-		s.handedIn(t, ok)
+		if _, _, ok := s.exchange(t); ok || a.calls.Err() != nil {
+			s.handedIn(t, ok)
+			continue
+		}
+		a.drop(t)
+		refused = append(refused, t)
 	}
+	return refused
 }

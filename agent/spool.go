@@ -96,8 +96,8 @@ func (s *spool) remove(f *os.File, size int64) {
 }
 
 // A saved result begins with the position in the file of output where that
-// which was not in memory begins, and with the bytes that were dropped at the
-// end; then comes the ExchangeRequest that would have handed it in.
+// which was not in memory begins, and with how much there was in all; then comes
+// the ExchangeRequest that would have handed it in.
 const savedHead = 16
 
 // save keeps a result for the next process in this folder, durably.
@@ -110,7 +110,7 @@ func (s *spool) save(t *attempt) error {
 		return err
 	}
 	data := binary.LittleEndian.AppendUint64(nil, uint64(position))
-	data = binary.LittleEndian.AppendUint64(data, uint64(t.cut))
+	data = binary.LittleEndian.AppendUint64(data, uint64(t.out.kept))
 	if data, err = (proto.MarshalOptions{}).MarshalAppend(data, req); err != nil {
 		return err
 	}
@@ -210,32 +210,26 @@ func (s *spool) recover(name string) (*attempt, error) {
 	t := &attempt{
 		self: req.GetAgent(), slot: req.GetSlot(), saved: true,
 		lease:  &bulkheadv1.Lease{Run: done.GetRun(), Item: done.GetItem(), Token: done.GetToken()},
-		result: done.GetResult(), cut: int64(binary.LittleEndian.Uint64(data[8:])),
-		out: newBacklog(s, name, -1),
+		result: done.GetResult(), out: newBacklog(s, name, -1),
 	}
 	b := t.out
 	b.base, b.frozen = done.GetOffset(), true
-	b.lost = done.GetResult().GetOutputDropped() - t.cut
+	b.kept = int64(binary.LittleEndian.Uint64(data[8:]))
+	b.lost = b.kept - done.GetResult().GetOutputBytes()
+	t.cut = done.GetResult().GetOutputDropped() - b.lost
 	for _, c := range done.GetRest() {
 		b.remember(c)
 	}
-	err = b.reopen(int64(binary.LittleEndian.Uint64(data)), done.GetResult().GetOutputBytes())
-	return t, err
+	return t, b.reopen(int64(binary.LittleEndian.Uint64(data)))
 }
 
 // reopen opens the file that a former process has left, if there is one.
-func (b *backlog) reopen(position, kept int64) error {
-	b.kept = kept
+func (b *backlog) reopen(position int64) error {
 	b.filePos = position
-	b.fileData = kept - b.base - b.memData
-	if b.fileData <= 0 {
-		b.fileData = 0
-		return nil
-	}
+	b.fileData = max(b.kept-b.base-b.memData, 0)
 	f, err := os.OpenFile(b.spool.path(b.name+outSuffix), os.O_RDWR, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
-		b.gap(b.fileData)
-		b.fileData = 0
+		b.giveUp()
 		return nil
 	}
 	if err != nil {
