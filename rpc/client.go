@@ -82,11 +82,8 @@ func NewClient(opts ClientOptions) *Client {
 	}
 	opts.URL = strings.TrimRight(opts.URL, "/")
 	return &Client{opts: opts, runs: bulkheadv1connect.NewRunServiceClient(opts.HTTP, opts.URL,
-		connect.WithInterceptors(credentials{opts.Token, opts.Owner}), connect.WithReadMaxBytes(maxResponse))}
+		connect.WithInterceptors(credentials{opts.Token, opts.Owner}), connect.WithReadMaxBytes(maxMessage))}
 }
-
-// maxResponse bounds what a server can make a client hold: a page of runs.
-const maxResponse = 64 << 20
 
 // URL is the server's.
 func (c *Client) URL() string { return c.opts.URL }

@@ -99,6 +99,9 @@ func Error(server string, err error) error {
 		}
 		return &bulkhead.Error{Code: code, Message: wire.Message(), Hint: f.GetHint()}
 	}
+	if own, ok := errors.AsType[*bulkhead.Error](err); ok {
+		return own // of this side: a token that cannot be read
+	}
 	internal := func(message, hint string) error {
 		return &bulkhead.Error{Code: bulkhead.CodeInternal, Message: message, Hint: hint}
 	}
@@ -167,7 +170,8 @@ func notTLS(err error) bool {
 // decided, and for what no wait will change.
 func transient(err error) bool {
 	wire, ok := errors.AsType[*connect.Error](err)
-	if !ok || untrusted(err) || notTLS(err) {
+	_, own := errors.AsType[*bulkhead.Error](err)
+	if !ok || own || untrusted(err) || notTLS(err) {
 		return false
 	}
 	if faultOf(wire) != nil {

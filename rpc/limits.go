@@ -10,9 +10,30 @@ const (
 	MaxPiece = 1 << 20
 	// MaxRunItems is the most items of one run, as of a local one.
 	MaxRunItems = 100_000_000
+	// MaxSpecBytes is the most that a spec may take: it is part of every answer that
+	// tells of the run.
+	MaxSpecBytes = 1 << 20
 	// KeepAlive is how often a stream that has nothing to say sends something.
 	KeepAlive = 15 * time.Second
 
-	maxRequest  = MaxItemsBytes + 1<<20 // with what is around the items
-	maxRunsPage = 1000
+	maxRequest      = MaxItemsBytes + 2*MaxSpecBytes // with what is around the items
+	maxAgentRequest = 16 << 20
+	maxRunsPage     = 1000
+	maxRunsBytes    = 4 << 20 // of one page, but for its first run
+	maxItemsPage    = 500
+	maxItemsMessage = 64 << 10
+	maxOutputBytes  = 256 << 10 // of one message
+	maxTailLines    = 100_000
+	maxPositions    = 100_000
+	maxRetryItems   = 100_000
+	maxAccepting    = 1000
+	compressFrom    = 1 << 10
+
+	// What WatchRun sends: for a display, so a few of each, and cut short.
+	watchEvery    = 200 * time.Millisecond
+	watchRunning  = 16
+	watchItemSize = 4 << 10
+
+	// acceptingFor is how long a run waits for its next items.
+	acceptingFor = time.Hour
 )

@@ -1,0 +1,259 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+
+	"bulkhead.dev/bulkhead"
+	bulkheadv1 "bulkhead.dev/bulkhead/rpc/bulkhead/v1"
+)
+
+func notFound(format string, args ...any) error {
+	return &bulkhead.Error{Code: bulkhead.CodeNotFound, Message: fmt.Sprintf(format, args...)}
+}
+
+func conflict(hint, format string, args ...any) error {
+	return &bulkhead.Error{Code: bulkhead.CodeConflict, Message: fmt.Sprintf(format, args...), Hint: hint}
+}
+
+// ownerOf is who makes a call: whom the token belongs to, or else whom the call
+// names, or else otherwise.
+func ownerOf(ctx context.Context, otherwise string) string {
+	owner := CallerOf(ctx).Owner
+	if call, ok := connect.CallInfoForHandlerContext(ctx); ok && owner == "" {
+		owner = call.RequestHeader().Get(OwnerHeader)
+	}
+	if owner == "" {
+		owner = otherwise
+	}
+	return cleanOwner(owner)
+}
+
+// cleanOwner makes a name that can be shown in a line.
+func cleanOwner(owner string) string {
+	const most = 100 // characters
+	kept := []rune(strings.Map(func(r rune) rune {
+		if unicode.IsGraphic(r) && !unicode.IsSpace(r) && r != unicode.ReplacementChar {
+			return r
+		}
+		return -1
+	}, owner))
+	if len(kept) == 0 {
+		return "somebody"
+	}
+	return string(kept[:min(len(kept), most)])
+}
+
+// GetRun implements RunServiceHandler.
+func (s *Server) GetRun(ctx context.Context, req *bulkheadv1.GetRunRequest) (*bulkheadv1.GetRunResponse, error) {
+	r, err := s.run(ctx, req.GetRun())
+	if err != nil {
+		return nil, err
+	}
+	return &bulkheadv1.GetRunResponse{Run: RunMessage(r)}, nil
+}
+
+func (s *Server) run(ctx context.Context, id int64) (*bulkhead.Run, error) {
+	return s.opts.Store.Run(ctx, bulkhead.RunID(id))
+}
+
+// ListRuns implements RunServiceHandler.
+func (s *Server) ListRuns(ctx context.Context, req *bulkheadv1.ListRunsRequest) (*bulkheadv1.ListRunsResponse, error) {
+	size := int(req.GetPageSize())
+	if size <= 0 {
+		size = maxRunsPage
+	}
+	size = min(size, maxRunsPage)
+	res := &bulkheadv1.ListRunsResponse{}
+	before, bytes := bulkhead.RunID(max(req.GetBefore(), 0)), 0
+	for len(res.Runs) < size && bytes < maxRunsBytes {
+		// In small pages: a spec may be large.
+		const page = 50
+		want := min(page, size-len(res.Runs))
+		runs, err := s.opts.Store.RunsBefore(ctx, before, want)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range runs {
+			m := RunMessage(r)
+			res.Runs, bytes, before = append(res.Runs, m), bytes+proto.Size(m), r.ID
+		}
+		if res.More = len(runs) == want; !res.More {
+			break
+		}
+	}
+	return res, nil
+}
+
+// ListAttempts implements RunServiceHandler.
+func (s *Server) ListAttempts(ctx context.Context, req *bulkheadv1.ListAttemptsRequest) (*bulkheadv1.ListAttemptsResponse, error) {
+	if _, err := s.run(ctx, req.GetRun()); err != nil {
+		return nil, err
+	}
+	attempts, err := s.opts.Store.Attempts(ctx, bulkhead.RunID(req.GetRun()), req.GetItem())
+	if err != nil {
+		return nil, err
+	}
+	return &bulkheadv1.ListAttemptsResponse{Attempts: each(attempts, AttemptMessage)}, nil
+}
+
+// PauseRun implements RunServiceHandler.
+func (s *Server) PauseRun(ctx context.Context, req *bulkheadv1.PauseRunRequest) (*bulkheadv1.PauseRunResponse, error) {
+	r, err := s.ask(ctx, req.GetRun(), bulkhead.Request{Kind: bulkhead.RequestPause}, unfinished)
+	return &bulkheadv1.PauseRunResponse{Run: r}, err
+}
+
+// ResumeRun implements RunServiceHandler.
+func (s *Server) ResumeRun(ctx context.Context, req *bulkheadv1.ResumeRunRequest) (*bulkheadv1.ResumeRunResponse, error) {
+	r, err := s.ask(ctx, req.GetRun(), bulkhead.Request{Kind: bulkhead.RequestResume}, unfinished)
+	return &bulkheadv1.ResumeRunResponse{Run: r}, err
+}
+
+// CancelRun implements RunServiceHandler.
+func (s *Server) CancelRun(ctx context.Context, req *bulkheadv1.CancelRunRequest) (*bulkheadv1.CancelRunResponse, error) {
+	r, err := s.ask(ctx, req.GetRun(), bulkhead.Request{Kind: bulkhead.RequestCancel}, func(r *bulkhead.Run) error {
+		if r.State == bulkhead.RunCancelled {
+			return nil // the answer to an earlier call did not arrive
+		}
+		return unfinished(r)
+	})
+	return &bulkheadv1.CancelRunResponse{Run: r}, err
+}
+
+// LimitRun implements RunServiceHandler.
+func (s *Server) LimitRun(ctx context.Context, req *bulkheadv1.LimitRunRequest) (*bulkheadv1.LimitRunResponse, error) {
+	limit := int(req.GetLimit())
+	if limit < 1 || limit > bulkhead.MaxLimit {
+		return nil, usage(nil, "bulkhead pause stops a run from starting anything", "limit %d is not between 1 and %d", limit, bulkhead.MaxLimit)
+	}
+	now, err := s.run(ctx, req.GetRun())
+	if err != nil {
+		return nil, err
+	}
+	if class, ok := s.opts.Classes.Class(now.Spec.Class); ok {
+		limit = class.AtMost(limit)
+	}
+	r, err := s.ask(ctx, req.GetRun(), bulkhead.Request{Kind: bulkhead.RequestLimit, Limit: limit}, unfinished)
+	return &bulkheadv1.LimitRunResponse{Run: r}, err
+}
+
+// RetryRun implements RunServiceHandler.
+func (s *Server) RetryRun(ctx context.Context, req *bulkheadv1.RetryRunRequest) (*bulkheadv1.RetryRunResponse, error) {
+	if n := len(req.GetItems()); n > maxRetryItems {
+		return nil, usage(nil, "retry them by state, or in several calls", "%d items are more than %d", n, maxRetryItems)
+	}
+	sel := bulkhead.Selection{Failed: req.GetFailed(), Lost: req.GetLost(), Cancelled: req.GetCancelled(),
+		Items: slices.Compact(slices.Sorted(slices.Values(req.GetItems())))}
+	if !sel.Failed && !sel.Lost && !sel.Cancelled && len(sel.Items) == 0 {
+		sel.Failed = true
+	}
+	r, err := s.ask(ctx, req.GetRun(), bulkhead.Request{Kind: bulkhead.RequestRetry, Selection: sel}, func(r *bulkhead.Run) error {
+		return s.checkRetry(ctx, r, sel)
+	})
+	return &bulkheadv1.RetryRunResponse{Run: r}, err
+}
+
+func (s *Server) checkRetry(ctx context.Context, r *bulkhead.Run, sel bulkhead.Selection) error {
+	if r.State == bulkhead.RunAccepting {
+		return unfinished(r)
+	}
+	var listed []bulkhead.ItemStatus
+	for _, n := range sel.Items {
+		if n < 1 || n > r.Counts.Total() {
+			return usage(nil, "", "%d is not an item of run %d, which has items 1 to %d", n, r.ID, r.Counts.Total())
+		}
+		err := s.opts.Store.Items(ctx, r, bulkhead.ItemQuery{From: n, To: n}, func(it bulkhead.ItemStatus) error {
+			it.Values = nil
+			listed = append(listed, it)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	_, _, err := bulkhead.CheckRetry(r, sel, listed)
+	return err
+}
+
+// ask asks something of a run that allows it, and says how the run stands then.
+func (s *Server) ask(ctx context.Context, id int64, q bulkhead.Request, allowed func(*bulkhead.Run) error) (*bulkheadv1.Run, error) {
+	r, unlock, err := s.locked(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := allowed(r); err != nil {
+		return nil, err
+	}
+	if !r.State.Finished() || q.Kind == bulkhead.RequestRetry {
+		q.Run, q.By, q.At = r.ID, ownerOf(ctx, ""), s.opts.Now()
+		// It is carried out also when the caller has gone: it cannot know.
+		if err := s.opts.Engine.Ask(context.WithoutCancel(ctx), q); err != nil {
+			return nil, err
+		}
+		if r, err = s.run(ctx, id); err != nil {
+			return nil, err
+		}
+	}
+	return RunMessage(r), nil
+}
+
+// unfinished refuses what makes no sense for a run that is finished, or that has
+// not got all of its items yet.
+func unfinished(r *bulkhead.Run) error {
+	switch {
+	case r.State == bulkhead.RunAccepting:
+		return conflict("wait for it, or end it where it was started: nothing of it ran", "run %d is still reading its input", r.ID)
+	case r.State.Finished():
+		return conflict(fmt.Sprintf("bulkhead retry %d runs items of it again", r.ID), "run %d has ended (%s)", r.ID, r.State)
+	}
+	return nil
+}
+
+// DeleteRun implements RunServiceHandler.
+func (s *Server) DeleteRun(ctx context.Context, req *bulkheadv1.DeleteRunRequest) (*bulkheadv1.DeleteRunResponse, error) {
+	r, unlock, err := s.locked(ctx, req.GetRun())
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if !r.State.Finished() && r.State != bulkhead.RunAccepting {
+		return nil, conflict(fmt.Sprintf("bulkhead cancel %d first", r.ID), "run %d is %s", r.ID, r.Shown())
+	}
+	ctx = context.WithoutCancel(ctx)
+	// The output first: what is left without its run nobody would find.
+	if err := s.opts.Outputs.Remove(ctx, r.ID); err != nil {
+		return nil, err
+	}
+	if err := s.opts.Store.Delete(ctx, r.ID); err != nil {
+		return nil, err
+	}
+	s.note(r.ID, nil)
+	return &bulkheadv1.DeleteRunResponse{}, nil
+}
+
+// ListClasses implements RunServiceHandler.
+func (s *Server) ListClasses(context.Context, *bulkheadv1.ListClassesRequest) (*bulkheadv1.ListClassesResponse, error) {
+	return &bulkheadv1.ListClassesResponse{Classes: each(s.opts.Classes.Statuses(), ClassMessage)}, nil
+}
+
+// StatFile implements RunServiceHandler.
+func (s *Server) StatFile(_ context.Context, req *bulkheadv1.StatFileRequest) (*bulkheadv1.StatFileResponse, error) {
+	have, complete, err := s.opts.Files.Stat(req.GetSha256())
+	return &bulkheadv1.StatFileResponse{Have: have, Complete: complete}, err
+}
+
+// PutFile implements RunServiceHandler.
+func (s *Server) PutFile(_ context.Context, req *bulkheadv1.PutFileRequest) (*bulkheadv1.PutFileResponse, error) {
+	if n := len(req.GetData()); n > MaxPiece {
+		return nil, usage(nil, "send it in several", "a piece of %d bytes is more than %d", n, MaxPiece)
+	}
+	have, complete, err := s.opts.Files.Put(req.GetSha256(), req.GetSize(), req.GetOffset(), req.GetData())
+	return &bulkheadv1.PutFileResponse{Have: have, Complete: complete}, err
+}
