@@ -108,7 +108,7 @@ func refused(err error) bool {
 	case connect.CodeUnauthenticated, connect.CodePermissionDenied, connect.CodeUnimplemented:
 		return true
 	}
-	return false
+	return unwanted(err)
 }
 
 // wrongVersion: the server does not speak with agents like this one.
