@@ -28,6 +28,10 @@ type File struct {
 	Env        []string // NAME=TEMPLATE, in the order of the file
 	Dir        string   // as written: relative to the working folder of who reads it
 	Stdin      *string
+	StdinFile  string   // as Dir
+	Files      []string // LOCAL[:REMOTE]
+	Class      string
+	Shape      bulkhead.Shape
 	Pools      []bulkhead.PoolUse
 	Limit      int
 	Rate       bulkhead.Rate
@@ -50,7 +54,7 @@ func (f File) Spec() bulkhead.Spec {
 		Name: f.Name, Comment: f.Comment, Command: f.Command, Env: f.Env, Dir: f.Dir, Stdin: f.Stdin,
 		Inputs: f.Each, Pools: f.Pools, Limit: f.Limit, Rate: f.Rate, Timeout: f.Timeout, Grace: f.Grace,
 		Retries: f.Retries, RetryDelay: f.RetryDelay, Halt: f.Halt, Canary: f.Canary, Priority: f.Priority,
-		MaxOutput: f.MaxOutput,
+		MaxOutput: f.MaxOutput, Class: f.Class, Shape: f.Shape,
 	}
 	if f.CSV != "" {
 		s.Inputs = append([]bulkhead.Source{{From: f.CSV, CSV: true}}, f.Each...)
@@ -73,6 +77,12 @@ var fields = []field{
 	{"env", (*decoder).env},
 	{"dir", text(func(f *File) *string { return &f.Dir })},
 	{"stdin", (*decoder).stdin},
+	{"stdin-file", text(func(f *File) *string { return &f.StdinFile })},
+	{"file", (*decoder).files},
+	{"class", text(func(f *File) *string { return &f.Class })},
+	{"image", text(func(f *File) *string { return &f.Shape.Image })},
+	{"cpu", text(func(f *File) *string { return &f.Shape.CPU })},
+	{"memory", text(func(f *File) *string { return &f.Shape.Memory })},
 	{"pool", (*decoder).pools},
 	{"limit", parsed(wholeFrom(1), func(f *File) *int { return &f.Limit })},
 	{"rate", parsed(bulkhead.ParseRate, func(f *File) *bulkhead.Rate { return &f.Rate })},
@@ -218,6 +228,18 @@ func (d *decoder) env(n *yaml.Node) error {
 func (d *decoder) stdin(n *yaml.Node) error {
 	s, err := d.scalar(n)
 	d.Stdin = &s
+	return err
+}
+
+func (d *decoder) files(n *yaml.Node) error {
+	list, err := d.list(n, `write a list of LOCAL or LOCAL:REMOTE: ["wikis.json:conf/wikis.json"]`)
+	for _, e := range list {
+		file, err := d.scalar(e)
+		if err != nil {
+			return err
+		}
+		d.Files = append(d.Files, file)
+	}
 	return err
 }
 

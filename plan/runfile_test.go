@@ -50,9 +50,19 @@ halt: soon,fail=5%
 canary: 10
 priority: -3
 max-output: 64MiB
+class: wikis/mediawiki
+image: registry.example/mediawiki:1.43
+cpu: 500m
+memory: 2Gi
+stdin-file: in.txt
+file:
+  - wikis.json:conf/wikis.json
+  - "a b.txt:ab.txt"
 `
 	stdin := "{key}\n"
 	want := plan.File{
+		Class: "wikis/mediawiki", Shape: bulkhead.Shape{Image: "registry.example/mediawiki:1.43", CPU: "500m", Memory: "2Gi"},
+		StdinFile: "in.txt", Files: []string{"wikis.json:conf/wikis.json", "a b.txt:ab.txt"},
 		Name: "requeue", Comment: "T363966", CSV: "users.csv", Dir: "../work", Stdin: &stdin,
 		Each: []bulkhead.Source{
 			{Name: "wiki", From: "wikis.txt"},
@@ -79,6 +89,7 @@ max-output: 64MiB
 		Inputs: append([]bulkhead.Source{{From: "users.csv", CSV: true}}, want.Each...), Pools: want.Pools,
 		Limit: 4, Rate: want.Rate, Timeout: want.Timeout, Grace: want.Grace, Retries: 2, RetryDelay: want.RetryDelay,
 		Halt: want.Halt, Canary: 10, Priority: -3, MaxOutput: want.MaxOutput,
+		Class: want.Class, Shape: want.Shape,
 	}
 	if diff := cmp.Diff(wantSpec, got.Spec()); diff != "" {
 		t.Errorf("spec (-want +got)\n%s", diff)
@@ -105,7 +116,7 @@ func TestRunFileTakesSourcesInSeveralForms(t *testing.T) {
 
 func TestRunFileMistakesNameTheLine(t *testing.T) {
 	const command = `for example command: [php, maintenance/showSiteStats.php, "--wiki={}"]`
-	const fields = "known are name, comment, each, csv, command, env, dir, stdin, pool, limit, rate, timeout, grace, retries, retry-delay, halt, canary, priority, max-output"
+	const fields = "known are name, comment, each, csv, command, env, dir, stdin, stdin-file, file, class, image, cpu, memory, pool, limit, rate, timeout, grace, retries, retry-delay, halt, canary, priority, max-output"
 	const each = `write a list of [NAME=]SOURCE, of NAME: SOURCE or of NAME: [value, …]`
 	const syntax = `it must be YAML; text with any of { } [ ] : # * & ! in it is quoted: "--wiki={}"`
 	const duration = "for example 90s, 5m, 1h30m or 2d; a bare number is seconds"
@@ -149,6 +160,8 @@ func TestRunFileMistakesNameTheLine(t *testing.T) {
 		"no output":              {"max-output: 0MiB\n", `run.yaml:1: max-output: "0MiB" is 0`, "leave the line out for the default, or write 1"},
 		"a size":                 {"max-output: big\n", `run.yaml:1: max-output: size "big" is not understood`, "for example 1000, 10M (powers of 1000) or 64MiB (powers of 1024)"},
 		"a pool":                 {"pool: [db=1, 'db:{wiki}']\n", `run.yaml:1: pool: pool "db:{wiki}": no =N`, "write NAME=N or NAME:KEY=N, for example db:{wiki}=1"},
+		"a file":                 {"file: a.txt\n", "run.yaml:1: file: it is not a list", `write a list of LOCAL or LOCAL:REMOTE: ["wikis.json:conf/wikis.json"]`},
+		"a map as a file":        {"file: [{a.txt: b.txt}]\n", "run.yaml:1: file: text that begins with { is a map in YAML", `quote it: "{}", "{name}"`},
 		"one pool":               {"pool: db=1\n", "run.yaml:1: pool: it is not a list", `write a list: ["db:{wiki}=1"]`},
 		"a source":               {"each: ['#=a,b']\n", `run.yaml:1: each: source "#=a,b": # cannot be a column name`, "{#} is the index of the item; choose another name"},
 		"one source":             {"each: a.txt\n", "run.yaml:1: each: it is not a list", each},
