@@ -70,6 +70,7 @@ const (
 
 // completeMoreRuns completes any number of runs, each once.
 func (a *app) completeMoreRuns(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	a.hurry = true
 	h, err := a.openHome(cmd.Context())
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -260,7 +259,7 @@ func (a *app) wait(ctx context.Context, h home, id bulkhead.RunID) error {
 		}
 		return false, nil
 	})
-	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+	if left(ctx, err) {
 		fmt.Fprintf(a.stderr, "run %d goes on; bulkhead cancel %d ends it\n", id, id)
 		return exitError(exitInterrupted)
 	}

@@ -48,7 +48,7 @@ func (a *app) lookFolder(ctx context.Context) (*folder, error) {
 	return a.openFolder(ctx)
 }
 
-func (f *folder) where() string { return f.dir }
+func (f *folder) where() string { return "in " + f.dir }
 
 func (f *folder) close() {
 	if f.Store != nil {

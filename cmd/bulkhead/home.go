@@ -2,6 +2,10 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
 
 	"bulkhead.dev/bulkhead"
 )
@@ -12,7 +16,7 @@ type home interface {
 	records
 	outputs
 	controls
-	// where says to people which home it is.
+	// where says to people where that is: "in FOLDER", "at URL".
 	where() string
 	close()
 }
@@ -69,5 +73,109 @@ type resumption struct {
 	accepted bool // the input is not compared
 }
 
-// openHome opens the home that the command line and the environment name.
-func (a *app) openHome(ctx context.Context) (home, error) { return a.lookFolder(ctx) }
+// place is which home is meant.
+type place struct {
+	server  serverAddress // zero: the state folder of this machine
+	context string        // its name, if it has one
+	why     string        // what said so; "" if nothing did
+}
+
+// places are what may say where runs are, as flags. See app.place.
+type places struct {
+	server, ca, tokenFile, context string
+
+	given func(flag string) bool
+}
+
+// define gives all commands the flags.
+func (p *places) define(root *cobra.Command) {
+	fl := root.PersistentFlags()
+	fl.StringVar(&p.server, "server", "", "`URL` of a Bulkhead server that keeps the runs (default $BULKHEAD_SERVER, else the current context)")
+	fl.StringVar(&p.ca, "ca", "", "with --server: `file` with the certificates that may have signed the server's")
+	fl.StringVar(&p.tokenFile, "token-file", "", "with --server: `file` with the token to show it")
+	fl.StringVar(&p.context, "context", "", "`name` of a server that bulkhead context add has stored; local is this machine")
+	p.given = fl.Changed
+}
+
+// place says which home is meant: flags come before the environment, and that
+// before the current context. A state folder that was named is one of this
+// machine, so that a script that names one never reaches a server by accident.
+func (a *app) place() (place, error) {
+	p := &a.places
+	var flags []string
+	for _, name := range []string{"server", "context"} {
+		if p.given(name) {
+			flags = append(flags, "--"+name)
+		}
+	}
+	if a.state != "" {
+		flags = append(flags, "--state")
+	}
+	env := serverAddress{URL: os.Getenv("BULKHEAD_SERVER"), CA: os.Getenv("BULKHEAD_CA"), TokenFile: os.Getenv("BULKHEAD_TOKEN_FILE")}
+	envContext := os.Getenv("BULKHEAD_CONTEXT")
+	switch {
+	case len(flags) > 1:
+		return place{}, usage("each says where the runs are", "%s and %s exclude each other", flags[0], flags[1])
+	case p.given("server") && p.server == "":
+		return place{}, usage("write its URL, https://HOST:PORT", "--server is empty")
+	case !p.given("server") && (p.ca != "" || p.tokenFile != ""):
+		return place{}, usage("a context has its own, see bulkhead context add", "--ca and --token-file belong to --server")
+	case p.given("server"):
+		return place{server: serverAddress{p.server, p.ca, p.tokenFile}, why: "--server"}, nil
+	case p.given("context"):
+		return contextPlace(p.context, "--context")
+	case a.state != "":
+		return place{why: "--state"}, nil
+	case env.URL != "" && envContext != "":
+		return place{}, usage("unset one of them", "BULKHEAD_SERVER and BULKHEAD_CONTEXT exclude each other")
+	case env.URL != "":
+		return place{server: env, why: "BULKHEAD_SERVER"}, nil
+	case envContext != "":
+		return contextPlace(envContext, "BULKHEAD_CONTEXT")
+	case os.Getenv("BULKHEAD_STATE") != "":
+		return place{why: "BULKHEAD_STATE"}, nil
+	}
+	return currentPlace()
+}
+
+// contextPlace is the place of a context, and why it is meant.
+func contextPlace(name, why string) (place, error) {
+	if name == localContext {
+		return place{why: why}, nil
+	}
+	c, err := readConfig()
+	if err != nil {
+		return place{}, err
+	}
+	sc, err := c.named(name)
+	if err != nil {
+		return place{}, fmt.Errorf("%s: %w", why, err)
+	}
+	return place{server: sc.serverAddress, context: name, why: why}, nil
+}
+
+// currentPlace is the place of the current context.
+func currentPlace() (place, error) {
+	c, err := readConfig()
+	if err != nil {
+		return place{}, err
+	}
+	sc, ok := c.context(c.current)
+	if !ok {
+		return place{}, nil
+	}
+	return place{server: sc.serverAddress, context: sc.name, why: "the current context"}, nil
+}
+
+// openHome opens the home that the command line, the environment and the
+// configuration say.
+func (a *app) openHome(ctx context.Context) (home, error) {
+	p, err := a.place()
+	if err != nil {
+		return nil, err
+	}
+	if p.server.URL == "" {
+		return a.lookFolder(ctx)
+	}
+	return a.openServer(p, triesToAsk)
+}

@@ -65,7 +65,7 @@ type screen struct {
 }
 
 // live shows the live display until the function it returns is called.
-func (l *local) live(tty *os.File, r *bulkhead.Run) (stop func()) {
+func (p *progress) live(tty *os.File, r *bulkhead.Run) (stop func()) {
 	s := &screen{tty: tty, drawn: make(chan struct{}), over: make(chan struct{})}
 	colours := colorprofile.ANSI
 	if os.Getenv("NO_COLOR") != "" {
@@ -80,17 +80,17 @@ func (l *local) live(tty *os.File, r *bulkhead.Run) (stop func()) {
 	}()
 	done := make(chan struct{})
 	var frames sync.WaitGroup
-	frames.Go(func() { l.frames(s, r, done) })
-	l.app.stderr.over(s.say)
+	frames.Go(func() { p.frames(s, r, done) })
+	p.app.stderr.over(s.say)
 	return func() {
 		close(done)
 		frames.Wait()
-		l.app.stderr.plain(s.end)
+		p.app.stderr.plain(s.end)
 	}
 }
 
 // frames sends what the display shows.
-func (l *local) frames(s *screen, r *bulkhead.Run, done <-chan struct{}) {
+func (p *progress) frames(s *screen, r *bulkhead.Run, done <-chan struct{}) {
 	tick := time.NewTicker(frameEvery)
 	defer tick.Stop()
 	cont := make(chan os.Signal, 1)
@@ -102,10 +102,10 @@ func (l *local) frames(s *screen, r *bulkhead.Run, done <-chan struct{}) {
 	for {
 		if !foreground(s.tty) {
 			s.away.Store(true)
-		} else if st := l.engine.Status(shownLive); len(st.Runs) > 0 {
+		} else if st := p.status(shownLive); len(st.Runs) > 0 {
 			now, run := time.Now(), st.Runs[0]
 			m.add(now, run.Counts.Finished())
-			s.program.Send(&scene{run: run, failures: st.Failures, command: l.command, forecast: m.forecast(&run.Run), now: now, since: l.since(&run.Run)})
+			s.program.Send(&scene{run: run, failures: st.Failures, command: p.command, forecast: m.forecast(&run.Run), now: now, since: p.since(&run.Run)})
 			if s.away.Load() || repaint() {
 				s.program.Send(repainted{})
 			}

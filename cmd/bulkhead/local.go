@@ -135,7 +135,7 @@ func (l *local) own(r *bulkhead.Run) error {
 	r = &mine
 	stop := l.handleSignals(r)
 	defer stop()
-	show := l.display(r)
+	show := l.progress().display(r)
 	err := l.engine.Run(ctx)
 	if err != nil {
 		kill(err) // nobody would take the results of what still runs
@@ -151,7 +151,7 @@ func (l *local) own(r *bulkhead.Run) error {
 		return err
 	}
 	l.dropReserve(r.ID)
-	return l.checkPassed(r, l.checkKept(r, l.finish(r)))
+	return l.app.checkPassed(r, l.passed, l.checkKept(r, l.finish(r)))
 }
 
 // checkKept is the exit code of a run, unless it is 0 and its results went into a
@@ -172,12 +172,9 @@ func (l *local) reserve(id bulkhead.RunID) *reserve {
 	return &reserve{path: filepath.Join(l.store.Dir(), fmt.Sprintf("reserve.%d", id))}
 }
 
-// since is when the run was begun or, if that was by another process, taken up.
-func (l *local) since(r *bulkhead.Run) time.Time {
-	if r.Started.IsZero() || r.Started.After(l.began) {
-		return r.Started
-	}
-	return l.began
+// progress is how the run goes, as this process sees it.
+func (l *local) progress() *progress {
+	return &progress{app: l.app, status: l.engine.Status, command: l.command, began: l.began, told: l.told}
 }
 
 // finish says how the run ended and gives up its ownership.
@@ -189,7 +186,7 @@ func (l *local) finish(r *bulkhead.Run) error {
 	if err := l.store.Disown(r.ID); err != nil {
 		return err
 	}
-	l.app.summary(end, l.since(end))
+	l.app.summary(end, l.progress().since(end))
 	l.app.explain(l.ctx, l.store, end)
 	return exitOf(end)
 }
@@ -206,6 +203,8 @@ func (a *app) explain(ctx context.Context, h lister, r *bulkhead.Run) {
 			fmt.Fprintf(a.stderr, "bulkhead: %s\n", it.Attempt.Error)
 		case bulkhead.HowTimeout:
 			fmt.Fprintf(a.stderr, "bulkhead: ended after its --timeout of %s\n", r.Spec.Timeout)
+		case bulkhead.HowInterrupt:
+			fmt.Fprintf(a.stderr, "bulkhead: its worker had to go and ended it; `bulkhead retry %d` runs it again\n", r.ID)
 		case bulkhead.HowLost:
 			fmt.Fprintf(a.stderr, "bulkhead: run %d is lost: it may have started and nobody saw the end; `bulkhead retry %[1]d --lost` runs it again\n", r.ID)
 		}
@@ -397,11 +396,11 @@ func (s *sink) copy(stream int, p []byte) {
 
 // checkPassed is the exit code of a script, unless it is 0 and what it wrote did
 // not all go through. A reader who went away knows.
-func (l *local) checkPassed(r *bulkhead.Run, code error) error {
-	if l.passed == nil || errors.Is(l.passed, syscall.EPIPE) {
+func (a *app) checkPassed(r *bulkhead.Run, passed, code error) error {
+	if passed == nil || errors.Is(passed, syscall.EPIPE) {
 		return code
 	}
-	fmt.Fprintf(l.app.stderr, "bulkhead: the output of run %d is not all here: %v\n  `bulkhead logs %[1]d` has it\n", r.ID, l.passed)
+	fmt.Fprintf(a.stderr, "bulkhead: the output of run %d is not all here: %v\n  `bulkhead logs %[1]d` has it\n", r.ID, passed)
 	return cmp.Or[error](code, exitError(exitInternal))
 }
 

@@ -80,7 +80,7 @@ func (a *app) logs(ctx context.Context, h home, r *bulkhead.Run, items []int64, 
 			return l.print(ctx, it)
 		})
 	}
-	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+	if left(ctx, err) {
 		return exitError(exitInterrupted)
 	}
 	return cmp.Or(err, l.unreadable())
@@ -173,6 +173,9 @@ func (l *logReader) printed(p *linePrinter, err error) error {
 	if err == nil || p.failed != nil {
 		return p.failed
 	}
+	if other, ok := errors.AsType[notOutput](err); ok {
+		return other
+	}
 	l.cannotRead(err)
 	return nil
 }
@@ -226,6 +229,9 @@ func (l *logReader) beforeTail(ctx context.Context, at bulkhead.Attempt) int {
 // output: of many items that is much less to read.
 func (l *logReader) printTail(ctx context.Context, at bulkhead.Attempt, lines int) error {
 	tail, err := l.home.tailOutput(ctx, at, lines)
+	if other, ok := errors.AsType[notOutput](err); ok {
+		return other
+	}
 	if len(tail) > 0 && !bytes.HasSuffix(tail, []byte("\n")) {
 		tail = append(tail, '\n')
 	}

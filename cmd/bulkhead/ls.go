@@ -79,7 +79,7 @@ func (a *app) ls(ctx context.Context, limit int, states []string, out outputFlag
 		return writeJSON(a.stdout, views)
 	}
 	if len(views) == 0 {
-		fmt.Fprintf(a.stderr, "no runs in %s\n", h.where())
+		fmt.Fprintf(a.stderr, "no runs %s\n", h.where())
 		return nil
 	}
 	return printRuns(a.stdout, views, time.Now())

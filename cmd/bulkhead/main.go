@@ -47,7 +47,9 @@ type app struct {
 	stdout io.Writer
 	stderr *messages
 	state  string // folder, from --state
-	began  bool   // the command line was understood
+	places places
+	hurry  bool // a shell waits for completions
+	began  bool // the command line was understood
 
 	signals []os.Signal // that interrupt a run
 }
@@ -121,6 +123,11 @@ gives its own exit code, 128+n when signal n ended it.`,
 		"state `folder` (default $BULKHEAD_STATE, else bulkhead in $XDG_STATE_HOME or ~/.local/state)")
 	// It fails only for a flag that the command has not got.
 	_ = root.MarkPersistentFlagDirname("state")
+	a.places.define(root)
+	completeNoFiles(root, "server")
+	_ = root.RegisterFlagCompletionFunc("context", func(cmd *cobra.Command, _ []string, text string) ([]string, cobra.ShellCompDirective) {
+		return completeContexts(cmd, nil, text)
+	})
 	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
 		a.began = true
 		if cmd.Name() == cobra.ShellCompRequestCmd {
@@ -128,7 +135,7 @@ gives its own exit code, 128+n when signal n ended it.`,
 		}
 	}
 	root.AddCommand(a.runCmd(), a.lsCmd(), a.showCmd(), a.itemsCmd(), a.logsCmd(), a.waitCmd(), a.pauseCmd(),
-		a.resumeCmd(), a.cancelCmd(), a.retryCmd(), a.limitCmd(), a.exportCmd(), a.rmCmd(), a.versionCmd(), a.continueCmd())
+		a.resumeCmd(), a.cancelCmd(), a.retryCmd(), a.limitCmd(), a.exportCmd(), a.rmCmd(), a.classCmd(), a.contextCmd(), a.versionCmd(), a.continueCmd())
 	root.AddCommand(a.agentCmd(), a.copyAgentCmd())
 	setCompletion(root)
 	return root

@@ -6,20 +6,38 @@ import (
 	"time"
 
 	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/engine"
 )
 
 // statusEvery is how often a batch says how it stands where no live display is.
 const statusEvery = 10 * time.Second
 
+// progress shows how a run goes while it is followed.
+type progress struct {
+	app     *app
+	status  func(live int) engine.Status // now, with so many of the items that run
+	command []bulkhead.Template
+	began   time.Time // when we began to follow
+	told    bool      // it was said already what is to run
+}
+
 // display shows how a batch goes, until the function it returns is called.
-func (l *local) display(r *bulkhead.Run) (stop func()) {
+func (p *progress) display(r *bulkhead.Run) (stop func()) {
 	if r.Spec.Single() || r.State.Finished() {
 		return func() {}
 	}
-	if tty := l.app.stderr.terminal(); tty != nil {
-		return l.live(tty, r)
+	if tty := p.app.stderr.terminal(); tty != nil {
+		return p.live(tty, r)
 	}
-	return l.statusLines(r)
+	return p.statusLines(r)
+}
+
+// since is when the run was begun or, if we came later, when we did.
+func (p *progress) since(r *bulkhead.Run) time.Time {
+	if r.Started.IsZero() || r.Started.After(p.began) {
+		return r.Started
+	}
+	return p.began
 }
 
 // lookEvery is how often it is looked whether the run was paused or held, which
@@ -28,9 +46,9 @@ const lookEvery = 500 * time.Millisecond
 
 // statusLines prints a line every statusEvery and whenever the run's state
 // changes, and one at the start that says what to type in another terminal.
-func (l *local) statusLines(r *bulkhead.Run) (stop func()) {
-	if !l.told {
-		l.say("run %d: %s: %s, limit %d", r.ID, r.Spec.Name, toGo(r.Counts), r.Limit)
+func (p *progress) statusLines(r *bulkhead.Run) (stop func()) {
+	if !p.told {
+		p.app.tell("run %d: %s: %s, limit %d", r.ID, r.Spec.Name, toGo(r.Counts), r.Limit)
 	}
 	done, gone := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -43,10 +61,10 @@ func (l *local) statusLines(r *bulkhead.Run) (stop func()) {
 		for {
 			select {
 			case now := <-tick.C:
-				for _, st := range l.engine.Status(0).Runs {
+				for _, st := range p.status(0).Runs {
 					meter.add(now, st.Counts.Finished())
 					if st.Shown() != shown && !st.State.Finished() || report() {
-						l.say("%s", statusLine(&st.Run, &meter))
+						p.app.tell("%s", statusLine(&st.Run, &meter))
 					}
 					shown = st.Shown()
 				}

@@ -24,13 +24,19 @@ const maxLimit = 10_000
 
 // runFlags are the flags of run as they were written.
 type runFlags struct {
-	file, csv, name, comment, dir, stdin        string
+	file, csv, name, comment, dir               string
+	stdin, stdinFile, class                     string
+	shape                                       bulkhead.Shape
+	files                                       []string
 	rate, timeout, grace, retryDelay, maxOutput string
 	halt                                        string
 	each, env, pool                             []string
 	limit, retries, canary, priority            int
 	detach, dryRun                              bool
 	output                                      outputFlag
+
+	place   place
+	uploads []upload // of files
 }
 
 func (a *app) runCmd() *cobra.Command {
@@ -71,20 +77,20 @@ itself (SIGTERM and a hang-up too), as without Bulkhead.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.run(cmd, &f, args) },
 	}
-	f.define(cmd)
+	f.define(a, cmd)
 	return cmd
 }
 
 // define gives a command the flags.
-func (f *runFlags) define(cmd *cobra.Command) {
+func (f *runFlags) define(a *app, cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.SetInterspersed(false)
-	fl.StringVarP(&f.file, "file", "f", "", "run `file` (YAML, the same fields as these flags; paths in it are relative to the current folder); flags win")
+	fl.StringVarP(&f.file, "run-file", "f", "", "run `file` (YAML, the same fields as these flags; paths in it are relative to the current folder); flags win")
 	fl.StringArrayVar(&f.each, "each", nil, "`[NAME=]SOURCE` of items; repeat for the product")
 	fl.StringVar(&f.csv, "csv", "", "CSV or .tsv `file` whose header names the columns; - is standard input")
 	fl.StringVar(&f.name, "name", "", "name of the run (default: the command's base name)")
 	fl.StringVar(&f.comment, "comment", "", "why; often a task number")
-	fl.IntVar(&f.limit, "limit", runtime.NumCPU(), "items at once")
+	fl.IntVar(&f.limit, "limit", runtime.NumCPU(), fmt.Sprintf("items at once (at a server: %d)", defaultRemoteLimit))
 	fl.StringVar(&f.rate, "rate", "", "starts per time: `50/s`, 30/m, 10/h; a bare number is per second")
 	fl.StringArrayVar(&f.pool, "pool", nil, "`NAME[:KEY]=N`: at most N at once in this process, of each key if it has placeholders; repeat")
 	fl.StringVar(&f.timeout, "timeout", "", "end an attempt after this `time`: 30s, 5m, 1d 2h; a bare number is seconds")
@@ -96,17 +102,27 @@ func (f *runFlags) define(cmd *cobra.Command) {
 	fl.IntVar(&f.priority, "priority", 0, "higher first among the runs of one owner and one process")
 	fl.StringArrayVar(&f.env, "env", nil, "`NAME=TEMPLATE` for the environment; repeat")
 	fl.StringVar(&f.stdin, "stdin", "", "`template` of what the script reads")
-	fl.StringVar(&f.dir, "dir", "", "working `folder` of the script (default: this one)")
+	fl.StringVar(&f.dir, "dir", "", "working `folder` of the script (default: this one; of a class: its own)")
 	fl.StringVar(&f.maxOutput, "max-output", "64MiB", "`size` of output kept per attempt; the rest is cut, visibly")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "go on in the background; print the run's id")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "print the first and last items and their number; run nothing")
+	fl.StringVar(&f.class, "class", "", "`class` of the server's workers; bulkhead class ls lists them")
+	fl.StringArrayVar(&f.files, "file", nil, "at a server: put `LOCAL[:REMOTE]` into the folder $BULKHEAD_FILES of every attempt; repeat")
+	fl.StringVar(&f.stdinFile, "stdin-file", "", "at a server: `file` that every attempt reads; - is what we are given to read")
+	fl.StringVar(&f.shape.Image, "image", "", "with --class: another `image` than the class's")
+	fl.StringVar(&f.shape.CPU, "cpu", "", "with --class: another `quantity` of CPU, as 500m or 2")
+	fl.StringVar(&f.shape.Memory, "memory", "", "with --class: another `quantity` of memory, as 512Mi")
 	outputVar(cmd, &f.output, "with -d: text or json")
 	completeNoFiles(cmd, "name", "comment", "limit", "rate", "pool", "halt", "timeout", "grace", "retries", "retry-delay",
-		"canary", "priority", "env", "stdin", "max-output")
+		"canary", "priority", "env", "stdin", "max-output", "image", "cpu", "memory")
+	_ = cmd.RegisterFlagCompletionFunc("class", a.completeClasses)
 	_ = cmd.MarkFlagDirname("dir") // it fails only for a flag that there is not
 }
 
-func (a *app) run(cmd *cobra.Command, f *runFlags, args []string) error {
+func (a *app) run(cmd *cobra.Command, f *runFlags, args []string) (err error) {
+	if f.place, err = a.place(); err != nil {
+		return err
+	}
 	spec, err := f.spec(cmd, args)
 	if err != nil {
 		return err
@@ -134,6 +150,10 @@ func (a *app) run(cmd *cobra.Command, f *runFlags, args []string) error {
 	if f.dryRun {
 		w := bufio.NewWriter(a.stdout)
 		return cmp.Or(dryRun(w, spec, in), w.Flush())
+	}
+	if f.place.server.URL != "" {
+		reading = true // and who reads it closes it
+		return a.runRemote(cmd.Context(), f.place, f, spec, in)
 	}
 	if err := cmp.Or(checkCommand(spec), checkFiles(spec.Limit, "--limit", "use --limit")); err != nil {
 		return err
@@ -166,6 +186,12 @@ func (f *runFlags) spec(cmd *cobra.Command, args []string) (*bulkhead.Spec, erro
 			return nil, err
 		}
 		*spec = file.Spec()
+		if !cmd.Flags().Changed("file") {
+			f.files = file.Files
+		}
+		if !cmd.Flags().Changed("stdin-file") && !cmd.Flags().Changed("stdin") {
+			f.stdinFile = file.StdinFile
+		}
 	}
 	if len(args) > 0 {
 		spec.Command = args
@@ -179,7 +205,13 @@ func (f *runFlags) spec(cmd *cobra.Command, args []string) (*bulkhead.Spec, erro
 	if err := f.limits(cmd, spec, given); err != nil {
 		return nil, err
 	}
-	return spec, f.rest(cmd, spec, given)
+	if err := f.rest(cmd, spec, given); err != nil {
+		return nil, err
+	}
+	if f.place.server.URL != "" {
+		return spec, f.atServer(spec)
+	}
+	return spec, cmp.Or(f.onlyAtServer(spec), f.here(spec))
 }
 
 func readRunFile(name string, stdin io.Reader) (plan.File, error) {
@@ -188,7 +220,7 @@ func readRunFile(name string, stdin io.Reader) (plan.File, error) {
 	}
 	file, err := os.Open(name)
 	if err != nil {
-		return plan.File{}, usage("", "--file %s: %v", name, errors.Unwrap(err))
+		return plan.File{}, usage("", "--run-file %s: %v", name, errors.Unwrap(err))
 	}
 	defer file.Close()
 	return plan.ParseFile(file, name)
@@ -219,6 +251,9 @@ func (f *runFlags) inputs(cmd *cobra.Command, spec *bulkhead.Spec) error {
 func (f *runFlags) limits(cmd *cobra.Command, spec *bulkhead.Spec, given func(string) bool) (err error) {
 	if given("limit") || spec.Limit == 0 {
 		spec.Limit = f.limit
+		if f.place.server.URL != "" && !cmd.Flags().Changed("limit") {
+			spec.Limit = defaultRemoteLimit
+		}
 	}
 	if spec.Limit < 1 || spec.Limit > maxLimit {
 		return usage("", "--limit %d is not between 1 and %d", spec.Limit, maxLimit)
@@ -295,17 +330,23 @@ func (f *runFlags) rest(cmd *cobra.Command, spec *bulkhead.Spec, given func(stri
 	}
 	if cmd.Flags().Changed("stdin") {
 		spec.Stdin = &f.stdin
+	} else if cmd.Flags().Changed("stdin-file") {
+		spec.Stdin = nil
+	}
+	if spec.Stdin != nil && f.stdinFile != "" {
+		return usage("give one of them", "--stdin and --stdin-file exclude each other")
 	}
 	return f.texts(cmd, spec)
 }
 
 // texts reads the flags that are text. What is given empty takes the place of
 // what the run file says, too.
-func (f *runFlags) texts(cmd *cobra.Command, spec *bulkhead.Spec) (err error) {
+func (f *runFlags) texts(cmd *cobra.Command, spec *bulkhead.Spec) error {
 	for _, t := range []struct {
 		name, value string
 		to          *string
-	}{{"name", f.name, &spec.Name}, {"comment", f.comment, &spec.Comment}, {"dir", f.dir, &spec.Dir}} {
+	}{{"name", f.name, &spec.Name}, {"comment", f.comment, &spec.Comment}, {"dir", f.dir, &spec.Dir}, {"class", f.class, &spec.Class},
+		{"image", f.shape.Image, &spec.Shape.Image}, {"cpu", f.shape.CPU, &spec.Shape.CPU}, {"memory", f.shape.Memory, &spec.Shape.Memory}} {
 		if cmd.Flags().Changed(t.name) {
 			*t.to = t.value
 		}
@@ -317,6 +358,11 @@ func (f *runFlags) texts(cmd *cobra.Command, spec *bulkhead.Spec) (err error) {
 	if spec.Name == "" {
 		spec.Name = filepath.Base(spec.Command[0])
 	}
+	return nil
+}
+
+// here completes a spec for this machine.
+func (f *runFlags) here(spec *bulkhead.Spec) (err error) {
 	if spec.Dir, err = filepath.Abs(spec.Dir); err != nil {
 		return fmt.Errorf("working folder: %w", err)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -18,6 +19,11 @@ func (a *app) interruptible(ctx context.Context) (context.Context, context.Cance
 		return context.WithCancel(ctx)
 	}
 	return signal.NotifyContext(ctx, a.signals...)
+}
+
+// left reports whether an error only says that who followed has left.
+func left(ctx context.Context, err error) bool {
+	return ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx)))
 }
 
 // heeded are the signals to act on: not those that we were started to ignore, by
@@ -93,7 +99,7 @@ func (l *local) interrupt(r *bulkhead.Run, s os.Signal, count int) {
 func (l *local) cancel(r *bulkhead.Run) {
 	_, err := l.store.Ask(l.ctx, bulkhead.Request{Run: r.ID, Kind: bulkhead.RequestCancel, By: me(), At: time.Now()})
 	if err != nil {
-		l.say("run %d: the cancellation cannot be stored (%v); killing what runs", r.ID, err)
+		l.app.tell("run %d: the cancellation cannot be stored (%v); killing what runs", r.ID, err)
 		l.kill(worker.ErrKill)
 	}
 	l.engine.Poke()
@@ -128,7 +134,7 @@ func (l *local) passOn(r *bulkhead.Run, s os.Signal) {
 	l.wg.Go(func() {
 		select {
 		case <-time.After(scriptTime):
-			l.say("run %d: the script got the signal (%s) and goes on; once more cancels the run", r.ID, called(s))
+			l.app.tell("run %d: the script got the signal (%s) and goes on; once more cancels the run", r.ID, called(s))
 		case <-l.engine.Over():
 		}
 	})
@@ -140,7 +146,7 @@ func (l *local) announce(format string, args ...any) {
 	said := make(chan struct{})
 	go func() {
 		defer close(said)
-		l.say(format, args...)
+		l.app.tell(format, args...)
 	}()
 	select {
 	case <-said:
@@ -148,6 +154,5 @@ func (l *local) announce(format string, args ...any) {
 	}
 }
 
-func (l *local) say(format string, args ...any) {
-	fmt.Fprintf(l.app.stderr, format+"\n", args...)
-}
+// tell says a line to people.
+func (a *app) tell(format string, args ...any) { fmt.Fprintf(a.stderr, format+"\n", args...) }
