@@ -11,8 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"bulkhead.dev/bulkhead"
 	"bulkhead.dev/bulkhead/engine"
 	"bulkhead.dev/bulkhead/output"
@@ -100,7 +98,7 @@ func (l *local) prepare(r *bulkhead.Run) (err error) {
 		return err
 	}
 	reserve := l.reserve(r.ID)
-	l.wg.Go(func() { _ = reserve.take() }) // without it a full disk is only told of later
+	l.wg.Go(func() { _ = reserve.Take() }) // without it a full disk is only told of later
 	items, files := room()
 	l.engine = engine.New(engine.Options{
 		Store:      l.store,
@@ -111,9 +109,9 @@ func (l *local) prepare(r *bulkhead.Run) (err error) {
 			if err := l.store.InPlace(); err != nil {
 				return err
 			}
-			return reserve.take()
+			return reserve.Take()
 		},
-		Relieve: reserve.give,
+		Relieve: reserve.Give,
 		Lost:    l.measure,
 	})
 	return l.engine.Adopt(l.ctx, r)
@@ -166,10 +164,10 @@ func (l *local) checkKept(r *bulkhead.Run, code error) error {
 }
 
 // dropReserve removes what prepare took.
-func (l *local) dropReserve(id bulkhead.RunID) { l.reserve(id).give() }
+func (l *local) dropReserve(id bulkhead.RunID) { l.reserve(id).Give() }
 
-func (l *local) reserve(id bulkhead.RunID) *reserve {
-	return &reserve{path: filepath.Join(l.store.Dir(), fmt.Sprintf("reserve.%d", id))}
+func (l *local) reserve(id bulkhead.RunID) *sqlite.Reserve {
+	return &sqlite.Reserve{Path: filepath.Join(l.store.Dir(), fmt.Sprintf("reserve.%d", id))}
 }
 
 // progress is how the run goes, as this process sees it.
@@ -403,36 +401,3 @@ func (a *app) checkPassed(r *bulkhead.Run, passed, code error) error {
 	fmt.Fprintf(a.stderr, "bulkhead: the output of run %d is not all here: %v\n  `bulkhead logs %[1]d` has it\n", r.ID, passed)
 	return cmp.Or[error](code, exitError(exitInternal))
 }
-
-// reserveSize is the room that is kept so that a full disk can still be told of
-// in the store, together with the results of what runs.
-const reserveSize = 4 << 20
-
-// reserve is a file that only takes up room, to be given back when the disk is
-// full.
-type reserve struct{ path string }
-
-// take takes up the room. It fails while the disk is full, also when the room is
-// taken already: then it asks for as much again, for a moment.
-func (r *reserve) take() error {
-	f, err := os.OpenFile(r.path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	size := info.Size()
-	err = unix.Fallocate(int(f.Fd()), 0, size, reserveSize)
-	if errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.ENOSYS) {
-		return nil // a file system that cannot reserve
-	}
-	if err == nil {
-		size = reserveSize
-	}
-	return errors.Join(err, f.Truncate(size))
-}
-
-func (r *reserve) give() { _ = os.Remove(r.path) }

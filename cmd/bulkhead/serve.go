@@ -1,0 +1,97 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"bulkhead.dev/bulkhead/cmd/bulkhead/serve"
+	"bulkhead.dev/bulkhead/rpc"
+)
+
+func (a *app) serveCmd() *cobra.Command {
+	o := serve.Options{Version: version}
+	var kubernetes bool
+	var cluster serve.Cluster
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Be a server: keep runs, and lease their items to agents",
+		Long: `Be a server: keep runs in the state folder, and lease their items to agents,
+which run them. People and programs use it with the commands that they use
+without one, and --server; see bulkhead context.
+
+The first start makes the keys in the folder keys of the state folder: ca.crt,
+which callers need to trust the server, and token, which users need. bulkhead
+token CLASS prints that of the agents of a class.
+
+Classes come from files (--classes), or from the ScriptClasses of a cluster
+(--kubernetes), where the server also keeps the worker pods.
+
+Without authentication it answers /livez, /readyz (503 until it is the server of
+its state folder) and /metrics. A second server of the same state folder waits
+until the first one ends. SIGTERM ends it within seconds: scripts go on in their
+agents, which bring what became of them to the next server.`,
+		Example: `  bulkhead serve --state /var/lib/bulkhead --classes classes.yaml
+  bulkhead serve --kubernetes --name bulkhead.bulkhead.svc \
+    --worker-image registry.example/bulkhead --worker-url https://bulkhead.bulkhead.svc:8443`,
+		Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if o.State, err = a.stateDir(); err != nil {
+				return err
+			}
+			if kubernetes {
+				o.Cluster = &cluster
+			}
+			o.Log = slog.New(slog.NewTextHandler(a.stderr, nil))
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			return serve.Run(ctx, o)
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&o.Listen, "listen", "localhost:8443", "`address` to listen on")
+	fl.StringArrayVar(&o.Names, "name", nil, "host `name` or address that the server is called by, besides this host's; repeat")
+	fl.StringArrayVar(&o.Classes, "classes", nil, "YAML `file` with ScriptClasses; repeat")
+	fl.StringVar(&o.Pprof, "pprof", "", "`address` of this machine on which to serve profiles, for example localhost:6060")
+	fl.BoolVar(&kubernetes, "kubernetes", false, "take classes from the ScriptClasses of a cluster, and keep its worker pods")
+	fl.StringVar(&cluster.Kubeconfig, "kubeconfig", "", "`file` with the cluster to use (default: the one that the server runs in, else as kubectl)")
+	fl.StringVar(&cluster.Namespace, "namespace", "", "serve the ScriptClasses of this `namespace` only")
+	fl.StringVar(&cluster.Image, "worker-image", "", "`image` with this binary at /bulkhead, from which worker pods take it")
+	fl.StringVar(&cluster.PullPolicy, "worker-image-pull-policy", "", "when nodes pull it: `Always`, IfNotPresent or Never")
+	fl.StringVar(&cluster.URL, "worker-url", "", "`URL` by which worker pods reach this server")
+	fl.Float64Var(&cluster.PodsPerSecond, "pods-per-second", 5, "worker pods started per second, of all classes together")
+	completeNoFiles(cmd, "listen", "name", "pprof", "namespace", "worker-image", "worker-url", "pods-per-second")
+	completeFlag(cmd, "worker-image-pull-policy", "Always", "IfNotPresent", "Never")
+	return cmd
+}
+
+func (a *app) tokenCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "token CLASS",
+		Short: "Print the token of the agents of a class, from the server's state folder",
+		Long: `Print the token of the agents of a class. It is made of that in the state folder
+of a server, so it is a command for whoever may read that. Who has it can lease
+items of that class, and nothing else.`,
+		Example: "  bulkhead token wikis --state /var/lib/bulkhead > agent.token",
+		Args:    exactly("CLASS"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			dir, err := a.stateDir()
+			if err != nil {
+				return err
+			}
+			token, err := os.ReadFile(filepath.Join(dir, "keys", "token"))
+			if err != nil {
+				return usage("bulkhead serve makes it when it first starts", "no token of a server: %v", err)
+			}
+			tokens := rpc.Tokens{User: strings.TrimSpace(string(token))}
+			_, err = fmt.Fprintln(a.stdout, tokens.Agent(args[0]))
+			return err
+		},
+	}
+}

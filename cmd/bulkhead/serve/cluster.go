@@ -1,0 +1,148 @@
+package serve
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/kube"
+	"bulkhead.dev/bulkhead/rpc"
+)
+
+// Cluster is what a server needs to know of its cluster. Image and URL are required.
+type Cluster struct {
+	Kubeconfig    string // default: the cluster that the server runs in, else as kubectl
+	Namespace     string // the only one whose classes are served; "": all
+	Image         string // has this binary at /bulkhead
+	PullPolicy    string // of Image
+	URL           string // of the server, for worker pods
+	PodsPerSecond float64
+}
+
+// config is how to reach the cluster.
+func (f *Cluster) config() (*rest.Config, error) {
+	if f.Kubeconfig == "" {
+		if config, err := rest.InClusterConfig(); err == nil {
+			return config, nil
+		}
+	}
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = f.Kubeconfig
+	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
+	if err != nil {
+		return nil, usage("give one with --kubeconfig", "--kubernetes: no cluster: %v", err)
+	}
+	return config, nil
+}
+
+// newController is what keeps the worker pods.
+func (s *server) newController() (*kube.Controller, error) {
+	f := s.opts.Cluster
+	if f.Image == "" || f.URL == "" {
+		return nil, usage("", "--kubernetes needs --worker-image and --worker-url")
+	}
+	config, err := f.config()
+	if err != nil {
+		return nil, err
+	}
+	ca, err := os.ReadFile(s.keys.path("ca.crt"))
+	if err != nil {
+		return nil, err
+	}
+	tokens := rpc.Tokens{User: s.keys.token}
+	return kube.New(work{s}, kube.Options{
+		Config: config, Namespace: f.Namespace, Server: f.URL, Image: f.Image, ImagePullPolicy: corev1.PullPolicy(f.PullPolicy),
+		PodsPerSecond: f.PodsPerSecond, Log: s.log,
+		Access: func(class string) kube.Access { return kube.Access{Token: []byte(tokens.Agent(class)), CA: ca} },
+	})
+}
+
+// work is the server as the controller needs it.
+type work struct{ *server }
+
+func (w work) Demand(class string) []bulkhead.Demand { return w.engine.Demand(class) }
+func (w work) Changed() <-chan string                { return w.changes.out }
+func (w work) Block(class, reason string)            { w.engine.Block(class, reason) }
+func (w work) Retire(agent string)                   { w.engine.Retire(agent) }
+func (w work) Gone(agent string)                     { w.engine.Gone(agent) }
+
+func (w work) Agents(class string) []kube.AgentStatus {
+	var out []kube.AgentStatus
+	for _, a := range w.engine.Agents(class) {
+		out = append(out, kube.AgentStatus{Name: a.Name, Slots: a.Slots, Busy: a.Busy, Since: a.Since,
+			Connected: !a.Seen.IsZero(), Leaving: a.Retired})
+	}
+	return out
+}
+
+// changes are the classes of which something has changed since somebody looked.
+type changes struct {
+	out chan string
+
+	mu    sync.Mutex
+	set   map[string]bool
+	added chan struct{} // has room for one
+}
+
+func newChanges() *changes {
+	return &changes{out: make(chan string), set: map[string]bool{}, added: make(chan struct{}, 1)}
+}
+
+func (c *changes) add(class string) {
+	c.mu.Lock()
+	c.set[class] = true
+	c.mu.Unlock()
+	select {
+	case c.added <- struct{}{}:
+	default:
+	}
+}
+
+func (c *changes) take() (class string, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for class = range c.set {
+		delete(c.set, class)
+		return class, true
+	}
+	return "", false
+}
+
+// pass gives what is added to whoever receives, until ctx ends.
+func (c *changes) pass(ctx context.Context) {
+	for {
+		class, ok := c.take()
+		if !ok {
+			select {
+			case <-c.added:
+				continue
+			case <-ctx.Done():
+				return
+			}
+		}
+		select {
+		case c.out <- class:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// startClasses lets the controller work, if there is one.
+func (s *server) startClasses(ctx context.Context, fail chan<- error) {
+	if s.controller == nil {
+		return
+	}
+	go s.changes.pass(ctx)
+	go func() {
+		if err := s.controller.Run(ctx); err != nil && ctx.Err() == nil {
+			fail <- fmt.Errorf("keep worker pods: %w", err)
+		}
+	}()
+}

@@ -1,0 +1,138 @@
+package serve
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/rpc"
+	"bulkhead.dev/bulkhead/store/sqlite"
+)
+
+// metrics are what a server counts of itself. Labels are classes, which operators
+// define, and a few fixed words: never a run, an item or a user.
+type metrics struct {
+	*prometheus.Registry
+	started  *prometheus.CounterVec
+	finished *prometheus.CounterVec
+	wait     *prometheus.HistogramVec
+	took     *prometheus.HistogramVec
+	commit   prometheus.Histogram
+	calls    *rpc.Metrics
+}
+
+func newMetrics(s *server) *metrics {
+	m := &metrics{
+		Registry: prometheus.NewRegistry(),
+		started: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "bulkhead_attempts_started_total", Help: "Leases that were given.",
+		}, []string{"class"}),
+		finished: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "bulkhead_attempts_finished_total", Help: "Attempts that ended, by state: succeeded, failed, lost or cancelled.",
+		}, []string{"class", "state"}),
+		wait: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "bulkhead_first_item_wait_seconds", Help: "Time from the acceptance of a run to the lease of its first item.",
+			Buckets: prometheus.ExponentialBuckets(0.01, 4, 10), // to 44 minutes
+		}, []string{"class"}),
+		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "bulkhead_attempt_duration_seconds", Help: "Run time of attempts.",
+			Buckets: prometheus.ExponentialBuckets(0.01, 4, 12), // to 12 hours
+		}, []string{"class"}),
+		calls: rpc.NewMetrics(),
+		commit: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "bulkhead_store_commit_seconds", Help: "Time of a transaction of the engine, sync included.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14), // to 4 s
+		}),
+	}
+	m.MustRegister(m.started, m.finished, m.wait, m.took, m.commit, m.calls, &standing{server: s},
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// leased counts a lease.
+func (m *metrics) leased(r *bulkhead.Run, l bulkhead.Lease) {
+	m.started.WithLabelValues(r.Spec.Class).Inc()
+	if r.Started.Equal(l.Since) {
+		m.wait.WithLabelValues(r.Spec.Class).Observe(l.Since.Sub(r.Created).Seconds())
+	}
+}
+
+// ended counts an attempt whose result is durable.
+func (m *metrics) ended(r *bulkhead.Run, a bulkhead.Attempt) {
+	m.finished.WithLabelValues(r.Spec.Class, a.State.String()).Inc()
+	if a.State != bulkhead.ItemLost {
+		m.took.WithLabelValues(r.Spec.Class).Observe(a.Duration.Seconds())
+	}
+}
+
+// timed is a store whose commits are timed.
+type timed struct {
+	*sqlite.Store
+	commit prometheus.Observer
+}
+
+// Commit implements engine.Store.
+func (t timed) Commit(ctx context.Context, b *bulkhead.Batch) error {
+	began := time.Now()
+	err := t.Store.Commit(ctx, b)
+	t.commit.Observe(time.Since(began).Seconds())
+	return err
+}
+
+var (
+	itemsDesc  = prometheus.NewDesc("bulkhead_items", "Items of runs that are not over, by state: queued or running.", []string{"class", "state"}, nil)
+	runsDesc   = prometheus.NewDesc("bulkhead_runs", "Runs that are not over, by state as it is shown.", []string{"class", "state"}, nil)
+	agentsDesc = prometheus.NewDesc("bulkhead_agents", "Agents that were heard of in the last minutes.", []string{"class"}, nil)
+	slotsDesc  = prometheus.NewDesc("bulkhead_agent_slots", "Attempts that agents can run at once, by use: busy or idle.", []string{"class", "use"}, nil)
+	heldDesc   = prometheus.NewDesc("bulkhead_held", "1 while the store or output lets nothing start.", nil, nil)
+)
+
+// standing says how things stand, when it is asked.
+type standing struct{ server *server }
+
+// Describe implements prometheus.Collector.
+func (c *standing) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{itemsDesc, runsDesc, agentsDesc, slotsDesc, heldDesc} {
+		to <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *standing) Collect(to chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v int64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
+	}
+	type key struct{ class, word string }
+	items, runs := map[key]int64{}, map[key]int64{}
+	for _, st := range c.server.engine.Status(0).Runs {
+		items[key{st.Spec.Class, "queued"}] += st.Counts.Queued
+		items[key{st.Spec.Class, "running"}] += st.Counts.Running
+		runs[key{st.Spec.Class, st.Shown().String()}]++
+	}
+	for k, n := range items {
+		gauge(itemsDesc, n, k.class, k.word)
+	}
+	for k, n := range runs {
+		gauge(runsDesc, n, k.class, k.word)
+	}
+	agents, slots := map[string]int64{}, map[key]int64{}
+	for _, a := range c.server.engine.Agents("") {
+		agents[a.Class]++
+		slots[key{a.Class, "busy"}] += int64(a.Busy)
+		slots[key{a.Class, "idle"}] += int64(max(a.Slots-a.Busy, 0))
+	}
+	for class, n := range agents {
+		gauge(agentsDesc, n, class)
+	}
+	for k, n := range slots {
+		gauge(slotsDesc, n, k.class, k.word)
+	}
+	held := int64(0)
+	if c.server.engine.Held() != "" {
+		held = 1
+	}
+	gauge(heldDesc, held)
+}
