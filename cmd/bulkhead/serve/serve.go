@@ -100,6 +100,9 @@ func Run(ctx context.Context, o Options) error {
 	case err = <-ended:
 		ended <- err
 	}
+	if err != nil {
+		s.log.Error("stopping", "error", err)
+	}
 	web.drain()
 	end()
 	return errors.Join(err, quiet(<-ended))
