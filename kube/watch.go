@@ -69,6 +69,8 @@ func newMapper(*rest.Config, *http.Client) (meta.RESTMapper, error) {
 		networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"),
 	} {
 		mapper.Add(kind, meta.RESTScopeNamespace)
+		// A cache of one namespace asks about the lists, too.
+		mapper.Add(kind.GroupVersion().WithKind(kind.Kind+"List"), meta.RESTScopeNamespace)
 	}
 	return mapper, nil
 }
@@ -178,8 +180,11 @@ func slimStatuses(all []corev1.ContainerStatus) []corev1.ContainerStatus {
 // learnAll waits until the cluster has said what classes there are. Events say
 // the same, but not when they are all there.
 func (c *Controller) learnAll(ctx context.Context, from cache.Cache) error {
-	if !from.WaitForCacheSync(ctx) {
-		return nil // it ends
+	if _, err := from.GetInformer(ctx, &v1alpha1.ScriptClass{}); err != nil {
+		if ctx.Err() != nil {
+			return nil // it ends
+		}
+		return fmt.Errorf("watch the classes: %w", err)
 	}
 	var all v1alpha1.ScriptClassList
 	if err := from.List(ctx, &all); err != nil {
