@@ -2,9 +2,10 @@ package serve
 
 import (
 	"context"
-	"fmt"
+	"math/rand/v2"
 	"os"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
@@ -135,14 +136,29 @@ func (c *changes) pass(ctx context.Context) {
 }
 
 // startClasses lets the controller work, if there is one.
-func (s *server) startClasses(ctx context.Context, fail chan<- error) {
+func (s *server) startClasses(ctx context.Context) {
 	if s.controller == nil {
 		return
 	}
 	go s.changes.pass(ctx)
-	go func() {
-		if err := s.controller.Run(ctx); err != nil && ctx.Err() == nil {
-			fail <- fmt.Errorf("keep worker pods: %w", err)
+	go s.keepController(ctx)
+}
+
+// keepController starts the controller again when it has ended: a cluster that has
+// no ScriptClasses yet, or does not answer, is no reason to keep people from their
+// runs.
+func (s *server) keepController(ctx context.Context) {
+	const first, last = time.Second, time.Minute
+	for wait := first; ; wait = min(2*wait, last) {
+		err := s.controller.Run(ctx)
+		if ctx.Err() != nil {
+			return
 		}
-	}()
+		s.log.Error("the class controller has ended and is started again", "error", err)
+		select {
+		case <-time.After(wait/2 + rand.N(wait/2)):
+		case <-ctx.Done():
+			return
+		}
+	}
 }
