@@ -51,6 +51,7 @@ func (c *Client) put(ctx context.Context, from io.ReaderAt, path string, file bu
 		return err
 	}
 	buf := make([]byte, min(MaxPiece, file.Size))
+	spoilt := false
 	for rounds := int64(0); !complete; rounds++ {
 		// Two who send the same file help each other; one who throws away what the
 		// other has sent must not keep us here for ever.
@@ -68,6 +69,10 @@ func (c *Client) put(ctx context.Context, from io.ReaderAt, path string, file bu
 			have, complete = res.GetHave(), res.GetComplete()
 			return err
 		})
+		if bulkhead.CodeOf(err) == bulkhead.CodeConflict && !spoilt {
+			have, spoilt = 0, true // what was there before may have been something else
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("send %s: %w", path, err)
 		}
