@@ -50,7 +50,7 @@ func (s *Server) CreateRun(ctx context.Context, req *bulkheadv1.CreateRunRequest
 	if existed {
 		r, err = s.goOn(ctx, r.ID, items, req)
 	} else if req.GetAccept() {
-		err = s.opts.Engine.Add(ctx, r)
+		err = s.add(ctx, r)
 	}
 	if err != nil {
 		return nil, err
@@ -302,7 +302,14 @@ func (s *Server) accept(ctx context.Context, r *bulkhead.Run, total int64, hash 
 	if r.State.Finished() {
 		return r, nil
 	}
-	return r, s.opts.Engine.Add(ctx, r)
+	return r, s.add(ctx, r)
+}
+
+// add gives a run to the engine, which changes it from then on: r stays what was
+// accepted.
+func (s *Server) add(ctx context.Context, r *bulkhead.Run) error {
+	own := *r
+	return s.opts.Engine.Add(ctx, &own)
 }
 
 // AppendItems implements RunServiceHandler.

@@ -51,7 +51,7 @@ type Acceptor interface {
 
 // Engine is what runs the runs.
 type Engine interface {
-	// Add takes over a run that was accepted. A run that it has already is no error.
+	// Add takes over a run that was accepted, and r with it. A run that it has already is no error.
 	Add(ctx context.Context, r *bulkhead.Run) error
 	// Ask carries out a request, durably. Of a finished run items can be retried.
 	Ask(ctx context.Context, q bulkhead.Request) error
@@ -185,6 +185,7 @@ func NewServer(opts Options) *Server {
 func (s *Server) handlerOptions(size int, gate connect.RequestGateFunc, more ...connect.Interceptor) []connect.HandlerOption {
 	interceptors := append([]connect.Interceptor{watched{s.opts.Metrics}}, more...)
 	return []connect.HandlerOption{
+		connect.WithCodec(strictJSON("json")), connect.WithCodec(strictJSON("json; charset=utf-8")),
 		connect.WithReadMaxBytes(size), connect.WithCompressMinBytes(compressFrom), connect.WithRequestGate(gate),
 		connect.WithInterceptors(append(interceptors, faults{s.opts.Log})...), connect.WithRecover(s.recovered),
 	}
