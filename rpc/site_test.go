@@ -51,6 +51,7 @@ type site struct {
 type work struct {
 	bulkhead.Assignment
 	site   *site
+	gone   <-chan struct{} // closed when the server goes
 	offset int64
 }
 
@@ -161,7 +162,10 @@ func (s *site) agent(ctx context.Context) {
 				if ask.Done = nil; got == nil {
 					continue
 				}
-				result := s.script(&work{Assignment: *got, site: s})
+				result := s.script(&work{Assignment: *got, site: s, gone: ctx.Done()})
+				if ctx.Err() != nil {
+					return
+				}
 				result.Started, result.Duration = got.Lease.Since, time.Second
 				if result.Output, _, err = s.shelf.End(got.Lease.Token, result.Output.Dropped); err != nil {
 					s.t.Error(err)
@@ -302,6 +306,13 @@ func newProxy(t *testing.T, s *site, budget func() int64) *proxy {
 
 func (p *proxy) address() string { return p.listener.Addr().String() }
 
+// lead makes the proxy lead to where the server is now.
+func (p *proxy) lead(s *site) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.to = s.web.Listener.Addr().String()
+}
+
 func (p *proxy) cut() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -314,7 +325,10 @@ func (p *proxy) accept() {
 		if err != nil {
 			return
 		}
-		out, err := net.Dial("tcp", p.to)
+		p.mu.Lock()
+		to := p.to
+		p.mu.Unlock()
+		out, err := net.Dial("tcp", to)
 		if err != nil {
 			in.Close()
 			continue
