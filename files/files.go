@@ -117,8 +117,8 @@ func Open(opts Options) (*Store, error) {
 // found takes in what is in the folder.
 func (s *Store) found(e fs.DirEntry) error {
 	hash, part := strings.CutSuffix(e.Name(), partSuffix)
-	if bulkhead.CheckFileHash(hash) != nil || !e.Type().IsRegular() {
-		return nil // not ours
+	if ours := bulkhead.CheckFileHash(hash) == nil && e.Type().IsRegular(); !ours {
+		return nil
 	}
 	info, err := e.Info()
 	if err != nil {

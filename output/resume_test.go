@@ -78,17 +78,17 @@ func TestAFollowerThatIsCutAtEveryChunkGetsEachOnce(t *testing.T) {
 		scribble(t, writers, 0)
 		whole, cut := newReader(dir), newReader(dir)
 		whole.read(t, 0)
-		for cut.read(t, 1) { //nolint:revive // each turn reads one more chunk
+		for cut.read(t, 1) { // each turn reads one more chunk
 		}
 		same(t, "cut at every chunk", cut.got, whole.got)
 
 		// More comes, and what there was is sealed meanwhile.
 		scribble(t, writers, 100)
 		closeLog(t, l)
-		for whole.read(t, 0) { //nolint:revive // to the end
+		for whole.read(t, 0) { // to the end
 		}
 		n := rapid.IntRange(1, 5).Draw(t, "at once")
-		for cut.read(t, n) { //nolint:revive // each turn reads some more chunks
+		for cut.read(t, n) { // each turn reads some more chunks
 		}
 		slices.Sort(whole.got)
 		slices.Sort(cut.got)

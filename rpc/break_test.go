@@ -3,6 +3,7 @@ package rpc_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -221,7 +222,7 @@ func waitFor(t *testing.T, c *rpc.Client, id bulkhead.RunID, is func(rpc.Status)
 		}
 		return nil
 	})
-	if err != io.EOF {
+	if !errors.Is(err, io.EOF) {
 		t.Fatalf("%v, %+v", err, last.Run)
 	}
 	return last
@@ -298,7 +299,7 @@ func TestAServerThatIsStoppedSendsItsReadersAway(t *testing.T) {
 		t.Error(err)
 	}
 	cancel()
-	if err := <-end; err != context.Canceled {
+	if err := <-end; !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }
@@ -323,7 +324,7 @@ func TestAServerThatSaysNothingIsLeftForOneThatDoes(t *testing.T) {
 		}
 		return nil
 	})
-	if err != io.EOF || calls.Load() != 2 {
+	if !errors.Is(err, io.EOF) || calls.Load() != 2 {
 		t.Fatal(err, calls.Load())
 	}
 }

@@ -79,7 +79,7 @@ func carry[T any](ctx context.Context, s *Server, produce func(ctx context.Conte
 	over, err := sendAll(ctx, s, p, ended, send)
 	cancel(err)
 	if !over {
-		<-ended
+		<-ended //nolint:errcheck // it ends because of err
 	}
 	return err
 }

@@ -163,6 +163,9 @@ type Server struct {
 	gate    *gate
 	locks   locks // of runs that are being changed
 
+	serving sync.RWMutex // read while a call is under way
+	closed  bool
+
 	creating  sync.Mutex // a key is looked for and taken in one step
 	mu        sync.Mutex
 	accepting map[bulkhead.RunID]*accepting
@@ -205,7 +208,22 @@ func (s *Server) bug(ctx context.Context, what any) error {
 
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.serving.RLock()
+	defer s.serving.RUnlock()
+	if s.closed {
+		http.Error(w, "the server is being stopped", http.StatusServiceUnavailable)
+		return
+	}
 	s.handler.ServeHTTP(&stallWriter{ResponseWriter: w, control: http.NewResponseController(w), stall: s.opts.Stall}, r)
+}
+
+// Close waits until no call is under way, and lets none begin: afterwards nobody
+// uses the store and the rest any more. Close the connections before, or it waits
+// for those who follow something; an http.Server does not wait for their handlers.
+func (s *Server) Close() {
+	s.serving.Lock()
+	defer s.serving.Unlock()
+	s.closed = true
 }
 
 // stallWriter gives up on a reader that takes nothing for too long.

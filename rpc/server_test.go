@@ -346,7 +346,7 @@ func TestAServerThatCannotBeReachedIsToldWithWhatToDo(t *testing.T) {
 			away := 0
 			c := s.client(nil, func(o *rpc.ClientOptions) {
 				o.HTTP = &http.Client{Transport: trusting}
-				o.Tries, o.Away = 3, func(err error) { away++ }
+				o.Tries, o.Away = 3, func(error) { away++ }
 				k.change(o)
 			})
 			_, err := c.Run(t.Context(), 1)
@@ -432,7 +432,7 @@ func TestARunThatNobodyGoesOnWithIsRemoved(t *testing.T) {
 func TestClassesSayWhatWaitsForWhat(t *testing.T) {
 	s := newSite(t, nil, nil)
 	got, err := s.client(nil, nil).Classes(t.Context())
-	if d := cmp.Diff(classes(s.opts.Classes.(classes)).Statuses(), got); d != "" || err != nil {
+	if d := cmp.Diff(s.opts.Classes.(classes).Statuses(), got); d != "" || err != nil {
 		t.Fatal(d, err)
 	}
 }

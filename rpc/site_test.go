@@ -133,6 +133,7 @@ func (s *site) start() {
 func (s *site) close() {
 	s.web.CloseClientConnections()
 	s.web.Close()
+	s.rpc.Close()
 	s.stop()
 	if err := errors.Join(s.shelf.CloseAll(), s.store.Close()); err != nil {
 		s.t.Error(err)
@@ -210,7 +211,7 @@ func (e engineOf) Watch(run bulkhead.RunID, live int) (rpc.Status, <-chan struct
 	st, failures, changed, ok := e.StatusOf(run, live)
 	status := rpc.Status{Run: st.Run, Running: st.Live}
 	for _, f := range failures {
-		status.Failures = append(status.Failures, bulkhead.ItemStatus{Item: f.Item, State: f.Attempt.State, Attempt: f.Attempt})
+		status.Failures = append(status.Failures, bulkhead.ItemStatus{Item: f.Item, State: f.State, Attempt: f.Attempt})
 	}
 	return status, changed, ok
 }
