@@ -5,7 +5,7 @@
 // name it, and never as an object of the cluster. It comes in pieces, in order,
 // into a file of its own:
 //
-//	DIR/HASH.part   what has come so far, each piece on disk before it is confirmed
+//	DIR/HASH.part   what has come so far, each piece written out before it is confirmed
 //	DIR/HASH        all of it, after its hash was found to be its name
 //
 // The rename between the two comes after the content is on disk, so that what has
