@@ -28,8 +28,10 @@ type server struct {
 	bulkheadv1connect.UnimplementedAgentServiceHandler
 
 	http *httptest.Server
-	// fault says what happens to a request; nil: nothing.
-	fault func(procedure string) fault
+	// fault says what happens to a call of a method; nil: nothing. It may look at
+	// the server, which waits for it.
+	fault func(method string) fault
+	calls map[string]int // of each method
 
 	mu       sync.Mutex
 	changed  chan struct{} // closed at every change
@@ -72,11 +74,12 @@ const (
 	none    fault = iota
 	refused       // 503, without a trace
 	dropped       // carried out, and the answer is lost
+	slow          // the answer takes a while
 )
 
 func newServer(t *testing.T) *server {
 	s := &server{
-		changed: make(chan struct{}), attempts: map[uint64]*record{}, files: map[string][]byte{},
+		changed: make(chan struct{}), calls: map[string]int{}, attempts: map[uint64]*record{}, files: map[string][]byte{},
 		slots: map[slotKey]uint64{}, left: map[slotKey]bool{}, poll: time.Second,
 	}
 	mux := http.NewServeMux()
@@ -94,15 +97,19 @@ func newServer(t *testing.T) *server {
 func (s *server) faulty(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		kind := none
-		s.mu.Lock()
-		f := s.fault
-		s.mu.Unlock()
-		if f != nil {
-			kind = f(r.URL.Path)
-		}
+		method := r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
+		s.set(func() {
+			s.calls[method]++
+			if s.fault != nil {
+				kind = s.fault(method)
+			}
+		})
 		switch kind {
 		case none:
 			next.ServeHTTP(w, r)
+		case slow:
+			next.ServeHTTP(w, r) // which does not flush before it returns
+			<-time.After(300 * time.Millisecond)
 		case refused:
 			w.WriteHeader(http.StatusServiceUnavailable)
 		case dropped:
@@ -201,6 +208,7 @@ func (s *server) Exchange(ctx context.Context, req *bulkheadv1.ExchangeRequest) 
 		return nil, s.refuse
 	}
 	s.done(key, req.GetDone())
+	s.change()
 	if req.GetLeaving() {
 		s.left[key] = true
 	}
