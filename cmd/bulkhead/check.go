@@ -13,7 +13,7 @@ import (
 // checkTemplates parses every template once, so that a misspelt placeholder is
 // an error before anything is stored.
 func checkTemplates(spec *bulkhead.Spec) error {
-	texts := templates(spec)
+	texts := spec.Templates()
 	for _, text := range texts {
 		// The spec is stored as JSON, which would change such bytes without a word.
 		if !utf8.ValidString(text) {
@@ -24,22 +24,10 @@ func checkTemplates(spec *bulkhead.Spec) error {
 	return err
 }
 
-// templates are all texts in which placeholders stand for something.
-func templates(spec *bulkhead.Spec) []string {
-	texts := append(append([]string{}, spec.Command...), spec.Env...)
-	if spec.Stdin != nil {
-		texts = append(texts, *spec.Stdin)
-	}
-	for _, p := range spec.Pools {
-		texts = append(texts, p.Key)
-	}
-	return texts
-}
-
 // unused says of a batch whose items make no difference to what is run that it
 // is one, and how to use them: rarely was that meant. It is "" otherwise.
 func unused(spec *bulkhead.Spec) string {
-	parsed, err := parseAll(templates(spec), spec.Columns)
+	parsed, err := parseAll(spec.Templates(), spec.Columns)
 	differs := func(t bulkhead.Template) bool { return !t.Constant() }
 	if err != nil || spec.Single() || slices.ContainsFunc(parsed, differs) {
 		return ""

@@ -75,7 +75,10 @@ func readConfig() (*config, error) {
 	if err != nil {
 		return nil, usage("", "configuration: %v", err)
 	}
-	return c, c.parse(data)
+	if err := c.parse(data); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 func (c *config) parse(data []byte) error {
@@ -191,11 +194,14 @@ func (c *config) fail(n *yaml.Node, hint, format string, args ...any) error {
 var yamlSyntax = regexp.MustCompile(`^yaml: (?:line ([0-9]+): )?`)
 
 func (c *config) syntax(err error) error {
-	place := c.path
-	if m := yamlSyntax.FindStringSubmatch(err.Error()); m != nil && m[1] != "" {
-		place += ":" + m[1]
+	place, message := c.path, err.Error()
+	if m := yamlSyntax.FindStringSubmatch(message); len(m) == 2 {
+		message = message[len(m[0]):]
+		if m[1] != "" {
+			place += ":" + m[1]
+		}
 	}
-	return usage("it must be YAML", "%s: %s", place, yamlSyntax.ReplaceAllString(err.Error(), ""))
+	return usage("it must be YAML", "%s: %s", place, message)
 }
 
 // context finds a context by its name.
@@ -213,15 +219,16 @@ func (c *config) named(name string) (serverContext, error) {
 	if sc, ok := c.context(name); ok {
 		return sc, nil
 	}
-	names := make([]string, len(c.contexts))
-	for i, sc := range c.contexts {
-		names[i] = sc.name
+	var names []string
+	for _, sc := range c.contexts {
+		names = append(names, sc.name)
 	}
+	names = append(names, localContext)
 	hint := "bulkhead context add NAME --server URL makes one"
-	if len(names) > 0 {
-		hint = "known are " + strings.Join(append(names, localContext), ", ")
+	if len(c.contexts) > 0 {
+		hint = "known are " + strings.Join(names, ", ")
 	}
-	if near := bulkhead.Nearest(name, append(names, localContext)); near != "" {
+	if near := bulkhead.Nearest(name, names); near != "" {
 		hint = fmt.Sprintf("did you mean %s? ", near) + hint
 	}
 	return serverContext{}, &bulkhead.Error{Code: bulkhead.CodeNotFound, Message: fmt.Sprintf("there is no context %s", bulkhead.Quote(name)), Hint: hint}

@@ -45,8 +45,8 @@ as many as its ulimit -n allows, and says so in the reason.`,
 		Args:    exactly("RUN", "N"), ValidArgsFunction: a.completeRuns,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n, err := strconv.Atoi(args[1])
-			if err != nil || n < 1 || n > maxLimit {
-				return usage("bulkhead pause stops a run from starting anything", "limit %q is not a number from 1 to %d", args[1], maxLimit)
+			if err != nil || n < 1 || n > bulkhead.MaxLimit {
+				return usage("bulkhead pause stops a run from starting anything", "limit %q is not a number from 1 to %d", args[1], bulkhead.MaxLimit)
 			}
 			return a.ask(cmd.Context(), args[0], bulkhead.Request{Kind: bulkhead.RequestLimit, Limit: n})
 		},
@@ -181,44 +181,27 @@ func (a *app) sayRetried(ctx context.Context, h home, id bulkhead.RunID) error {
 
 // checkRetry refuses a retry that would do nothing, or not what was meant, and
 // says what it will do.
-func checkRetry(ctx context.Context, h home, r *bulkhead.Run, sel bulkhead.Selection) (again string, err error) {
-	c, n, fine := r.Counts, int64(0), int64(0)
-	wanted := map[bulkhead.ItemState]bool{
-		bulkhead.ItemFailed: sel.Failed, bulkhead.ItemLost: sel.Lost, bulkhead.ItemCancelled: sel.Cancelled,
-	}
-	for state, is := range wanted {
-		if is {
-			n += *c.Of(state)
-		}
-	}
-	check := func(it bulkhead.ItemStatus) error {
-		switch {
-		case it.State == bulkhead.ItemQueued || it.State == bulkhead.ItemRunning:
-			return &bulkhead.Error{Code: bulkhead.CodeConflict, Message: fmt.Sprintf("item %d of run %d is %s", it.Index, r.ID, it.State)}
-		case it.Attempt.N == 0:
-			return &bulkhead.Error{Code: bulkhead.CodeConflict, Message: fmt.Sprintf("item %d of run %d never started", it.Index, r.ID),
-				Hint: fmt.Sprintf("bulkhead retry %d --cancelled queues all that never started", r.ID)}
-		case wanted[it.State]: // counted already
-			return nil
-		case it.State == bulkhead.ItemSucceeded:
-			fine++
-		}
-		n++
-		return nil
-	}
+func checkRetry(ctx context.Context, h home, r *bulkhead.Run, sel bulkhead.Selection) (what string, err error) {
+	var listed []bulkhead.ItemStatus
 	if items := slices.Compact(slices.Sorted(slices.Values(sel.Items))); len(items) > 0 {
-		if err := eachItem(ctx, h, r, bulkhead.ItemQuery{}, items, check); err != nil {
+		err := eachItem(ctx, h, r, bulkhead.ItemQuery{}, items, func(it bulkhead.ItemStatus) error {
+			it.Values = nil
+			listed = append(listed, it)
+			return nil
+		})
+		if err != nil {
 			return "", err
 		}
 	}
-	if n == 0 {
-		return "", &bulkhead.Error{Code: bulkhead.CodeConflict, Message: fmt.Sprintf("run %d has no such items: %d failed, %d lost, %d cancelled", r.ID, c.Failed, c.Lost, c.Cancelled)}
+	n, fine, err := bulkhead.CheckRetry(r, sel, listed)
+	if err != nil {
+		return "", err
 	}
-	again = fmt.Sprintf("%d of %s again", n, counted(c.Total()))
+	what = fmt.Sprintf("%d of %s again", n, counted(r.Counts.Total()))
 	if fine > 0 {
-		again += fmt.Sprintf(" (%d had succeeded)", fine)
+		what += fmt.Sprintf(" (%d had succeeded)", fine)
 	}
-	return again, nil
+	return what, nil
 }
 
 func (a *app) waitCmd() *cobra.Command {

@@ -22,7 +22,7 @@ const (
 func room() (items, files int) {
 	var lim unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
-		return maxLimit, 0 // it cannot fail; items would say what they lack
+		return bulkhead.MaxLimit, 0 // it cannot fail; items would say what they lack
 	}
 	files = int(min(lim.Cur, 1<<30))
 	return max((files-filesBase)/filesPerItem, 0), files

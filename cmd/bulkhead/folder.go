@@ -52,7 +52,7 @@ func (f *folder) where() string { return "in " + f.dir }
 
 func (f *folder) close() {
 	if f.Store != nil {
-		_ = f.Store.Close()
+		_ = f.Close()
 	}
 }
 

@@ -19,9 +19,6 @@ import (
 	"bulkhead.dev/bulkhead/plan"
 )
 
-// maxLimit bounds how many scripts one process runs at once.
-const maxLimit = 10_000
-
 // runFlags are the flags of run as they were written.
 type runFlags struct {
 	file, csv, name, comment, dir               string
@@ -255,8 +252,8 @@ func (f *runFlags) limits(cmd *cobra.Command, spec *bulkhead.Spec, given func(st
 			spec.Limit = defaultRemoteLimit
 		}
 	}
-	if spec.Limit < 1 || spec.Limit > maxLimit {
-		return usage("", "--limit %d is not between 1 and %d", spec.Limit, maxLimit)
+	if spec.Limit < 1 || spec.Limit > bulkhead.MaxLimit {
+		return usage("", "--limit %d is not between 1 and %d", spec.Limit, bulkhead.MaxLimit)
 	}
 	if given("rate") && f.rate != "" {
 		if spec.Rate, err = bulkhead.ParseRate(f.rate); err != nil {
@@ -286,8 +283,8 @@ func (f *runFlags) limits(cmd *cobra.Command, spec *bulkhead.Spec, given func(st
 		if given(n.name) {
 			*n.to = n.value
 		}
-		if *n.to < 0 || *n.to > 1_000_000 {
-			return usage("", "--%s %d is not between 0 and 1000000", n.name, *n.to)
+		if *n.to < 0 || *n.to > bulkhead.MaxRetries {
+			return usage("", "--%s %d is not between 0 and %d", n.name, *n.to, bulkhead.MaxRetries)
 		}
 	}
 	if given("priority") {
