@@ -35,8 +35,8 @@ type ClientOptions struct {
 	// called from several goroutines. Default: nobody is told.
 	Away func(err error)
 	// Tries is how often a call that may be repeated is made before its error is
-	// returned. Following what was followed before has no such bound. Default: 10,
-	// which takes about 20 seconds.
+	// returned. Following a run has no such bound. Default: 10, which takes about 20
+	// seconds.
 	Tries int
 	// Backoff is the wait before the second try. It doubles up to 50 times as
 	// much, and a random half of it is left out. Default: 100 ms.

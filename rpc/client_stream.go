@@ -22,7 +22,7 @@ func (c *Client) Items(ctx context.Context, r *bulkhead.Run, q bulkhead.ItemQuer
 	open := func(ctx context.Context) (*connect.ServerStreamForClient[bulkheadv1.ListItemsResponse], error) {
 		return c.runs.ListItems(ctx, req)
 	}
-	return receive(ctx, c, open, func() bool { return over }, func(m *bulkheadv1.ListItemsResponse) error {
+	return receive(ctx, c, reading{over: func() bool { return over }}, open, func(m *bulkheadv1.ListItemsResponse) error {
 		for _, it := range m.GetItems() {
 			status, err := ItemStatusOf(r.ID, it)
 			if err != nil {
@@ -47,7 +47,7 @@ func (c *Client) Watch(ctx context.Context, id bulkhead.RunID, fn func(Status) e
 		return c.runs.WatchRun(ctx, &bulkheadv1.WatchRunRequest{Run: int64(id)})
 	}
 	for !over {
-		err := receive(ctx, c, open, func() bool { return over }, func(m *bulkheadv1.WatchRunResponse) error {
+		err := receive(ctx, c, reading{follow: true, over: func() bool { return over }}, open, func(m *bulkheadv1.WatchRunResponse) error {
 			s, err := StatusOf(m)
 			if err != nil {
 				return err
@@ -72,7 +72,7 @@ func (c *Client) ReadOutput(ctx context.Context, run bulkhead.RunID, at bulkhead
 		req.Skip = place.reopen()
 		return c.runs.ReadOutput(ctx, req)
 	}
-	return receive(ctx, c, open, nil, func(m *bulkheadv1.ReadOutputResponse) error {
+	return receive(ctx, c, reading{follow: follow}, open, func(m *bulkheadv1.ReadOutputResponse) error {
 		for _, cm := range m.GetChunks() {
 			chunk, err := ChunkOf(cm)
 			if err != nil {
@@ -128,7 +128,7 @@ func (c *Client) TailOutput(ctx context.Context, run bulkhead.RunID, at bulkhead
 		tail = nil
 		return c.runs.ReadOutput(ctx, &bulkheadv1.ReadOutputRequest{Run: int64(run), Item: at.Item, Attempt: int32Of(at.N), Tail: int32Of(lines)})
 	}
-	err := receive(ctx, c, open, nil, func(m *bulkheadv1.ReadOutputResponse) error {
+	err := receive(ctx, c, reading{}, open, func(m *bulkheadv1.ReadOutputResponse) error {
 		for _, chunk := range m.GetChunks() {
 			tail = append(tail, chunk.GetData()...)
 		}
@@ -150,7 +150,7 @@ func (c *Client) FollowOutput(ctx context.Context, run bulkhead.RunID, follow bo
 		return c.runs.FollowOutput(ctx, &bulkheadv1.FollowOutputRequest{Run: int64(run), Follow: follow,
 			Positions: slices.Collect(maps.Values(positions))})
 	}
-	return receive(ctx, c, open, nil, func(m *bulkheadv1.FollowOutputResponse) error {
+	return receive(ctx, c, reading{follow: follow}, open, func(m *bulkheadv1.FollowOutputResponse) error {
 		if text := m.GetBroken(); text != "" {
 			if !told[text] {
 				told[text] = true
@@ -177,11 +177,20 @@ type stopped struct{ err error }
 
 func (s stopped) Error() string { return s.err.Error() }
 
+// reading is how a stream is read.
+type reading struct {
+	// follow: who follows a run waits for the server as long as it is away. That the
+	// run is there they have asked before.
+	follow bool
+	// over reports whether everything has come that is to come; nil: nobody knows.
+	over func() bool
+}
+
 // receive gives every message of a stream to each, and opens it again when it
 // breaks; open asks for what has not come yet. It returns nil when the stream
-// ended, or broke when over says that everything has come.
-func receive[M any](ctx context.Context, c *Client, open func(context.Context) (*connect.ServerStreamForClient[M], error),
-	over func() bool, each func(*M) error,
+// ended, or broke when everything had come.
+func receive[M any](ctx context.Context, c *Client, how reading, open func(context.Context) (*connect.ServerStreamForClient[M], error),
+	each func(*M) error,
 ) error {
 	b := c.backoff()
 	for try := 1; ; try++ {
@@ -198,9 +207,9 @@ func receive[M any](ctx context.Context, c *Client, open func(context.Context) (
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case over != nil && over():
+		case how.over != nil && how.over():
 			return nil
-		case !transient(err) || !came && try >= c.opts.Tries:
+		case !transient(err) || !how.follow && !came && try >= c.opts.Tries:
 			return Error(c.opts.URL, err)
 		}
 		c.away(err)
