@@ -121,6 +121,50 @@ func (f *folder) followAttempt(ctx context.Context, r *bulkhead.Run, at bulkhead
 	return output.Follow(ctx, outputDir(f.Store, at.Run), of(at), output.Following{Done: ended}, fn)
 }
 
+// followEvery is how often it is looked whether an item has begun another attempt.
+const followEvery = 250 * time.Millisecond
+
+func (f *folder) attemptAfter(ctx context.Context, r *bulkhead.Run, item int64, n int) (now bulkhead.ItemStatus, err error) {
+	tick := time.NewTicker(followEvery)
+	defer tick.Stop()
+	for {
+		over := f.over(ctx, r.ID, item)
+		err := f.Items(ctx, r, bulkhead.ItemQuery{From: item, To: item}, func(it bulkhead.ItemStatus) error {
+			now = it
+			return nil
+		})
+		if err != nil || over || now.Attempt.N > n {
+			return now, err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return now, ctx.Err()
+		}
+	}
+}
+
+// over reports whether nothing of a run, or of one item of it, will be written
+// any more. It looks at the store, so it is asked rarely.
+func (f *folder) over(ctx context.Context, id bulkhead.RunID, item int64) bool {
+	r, err := f.Run(ctx, id)
+	if err != nil || r.State.Finished() {
+		return true
+	}
+	if owned, err := f.Owned(r.ID); err != nil || !owned {
+		return true // nobody writes
+	}
+	if item == 0 {
+		return false
+	}
+	q, over := bulkhead.ItemQuery{From: item, To: item}, true
+	err = f.Items(ctx, r, q, func(it bulkhead.ItemStatus) error {
+		over = it.State != bulkhead.ItemQueued && it.State != bulkhead.ItemRunning
+		return nil
+	})
+	return err != nil || over
+}
+
 // ended reports whether an attempt that ran is over.
 func (f *folder) ended(ctx context.Context, r *bulkhead.Run, at bulkhead.Attempt) bool {
 	if owned, err := f.Owned(at.Run); err != nil || !owned {
@@ -135,7 +179,7 @@ func (f *folder) ended(ctx context.Context, r *bulkhead.Run, at bulkhead.Attempt
 }
 
 func (f *folder) followRun(ctx context.Context, id bulkhead.RunID, broken func(error), fn func(int64, int, bulkhead.Chunk) error) error {
-	following := output.Following{Done: func() bool { return over(ctx, f, id, 0) }, Broken: broken}
+	following := output.Following{Done: func() bool { return f.over(ctx, id, 0) }, Broken: broken}
 	return output.FollowAll(ctx, outputDir(f.Store, id), following, fn)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -49,6 +50,9 @@ type outputs interface {
 	// tailOutput returns the last lines of an attempt's output, both streams in
 	// order of arrival.
 	tailOutput(ctx context.Context, at bulkhead.Attempt, lines int) ([]byte, error)
+	// attemptAfter waits until an item has an attempt above n, or will have none, and
+	// returns the item as it is then.
+	attemptAfter(ctx context.Context, r *bulkhead.Run, item int64, n int) (bulkhead.ItemStatus, error)
 	// followAttempt is readOutput until the attempt has ended.
 	followAttempt(ctx context.Context, r *bulkhead.Run, at bulkhead.Attempt, fn func(bulkhead.Chunk) error) error
 	// followRun calls fn for the output of all items, until the run is over.
@@ -165,6 +169,22 @@ func currentPlace() (place, error) {
 		return place{}, nil
 	}
 	return place{server: sc.serverAddress, context: sc.name, why: "the current context"}, nil
+}
+
+// typed is a command for people to copy. It says where to look, if that was said
+// with a flag and not in a way that holds for the next command, too.
+func (a *app) typed(format string, args ...any) string {
+	words := []string{"bulkhead"}
+	flag := func(name, value string) {
+		if value != "" {
+			words = append(words, name, shellLine([]string{value}))
+		}
+	}
+	flag("--context", a.places.context)
+	flag("--server", a.places.server)
+	flag("--ca", a.places.ca)
+	flag("--token-file", a.places.tokenFile)
+	return strings.Join(append(words, fmt.Sprintf(format, args...)), " ")
 }
 
 // openHome opens the home that the command line, the environment and the

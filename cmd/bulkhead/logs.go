@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -277,27 +276,6 @@ func (l *logReader) allFailed(ctx context.Context, items []int64) error {
 	return err
 }
 
-// over reports whether nothing of a run, or of one item of it, will be written
-// any more. It asks the home, so it is called rarely.
-func over(ctx context.Context, h home, id bulkhead.RunID, item int64) bool {
-	r, err := h.Run(ctx, id)
-	if err != nil || r.State.Finished() {
-		return true
-	}
-	if owned, err := h.Owned(r.ID); err != nil || !owned {
-		return true // nobody writes
-	}
-	if item == 0 {
-		return false
-	}
-	q, over := bulkhead.ItemQuery{From: item, To: item}, true
-	err = h.Items(ctx, r, q, func(it bulkhead.ItemStatus) error {
-		over = it.State != bulkhead.ItemQueued && it.State != bulkhead.ItemRunning
-		return nil
-	})
-	return err != nil || over
-}
-
 func (l *logReader) followRun(ctx context.Context) error {
 	l.prefixed = true
 	printers := map[int64]*linePrinter{}
@@ -321,48 +299,29 @@ func (l *logReader) followRun(ctx context.Context) error {
 	return err
 }
 
-// followEvery is how often it is looked whether an item has begun another attempt.
-const followEvery = 250 * time.Millisecond
-
 // followItem follows one item through its attempts.
 func (l *logReader) followItem(ctx context.Context, item int64) error {
-	tick := time.NewTicker(followEvery)
-	defer tick.Stop()
-	seen := 0
-	for {
-		done := over(ctx, l.home, l.run.ID, item)
-		var now bulkhead.ItemStatus
-		err := l.home.Items(ctx, l.run, bulkhead.ItemQuery{From: item, To: item}, func(it bulkhead.ItemStatus) error {
-			now = it
-			return nil
-		})
+	for seen := 0; ; {
+		now, err := l.home.attemptAfter(ctx, l.run, item, seen)
 		if err != nil {
 			return err
 		}
 		at := now.Attempt
-		if at.N > seen {
-			p := newLinePrinter(l, item)
-			if seen == 0 {
-				p.skip = l.beforeTail(ctx, at)
-			} else if err := l.printBetween(ctx, item, seen, at.N); err != nil {
-				return err
-			}
-			seen = at.N
-			if err := l.followAttempt(ctx, at, p); err != nil {
-				return err
-			}
-			continue
-		}
-		if done {
+		if at.N <= seen {
 			if seen == 0 {
 				l.neverStarted(now)
 			}
 			return nil
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return ctx.Err()
+		p := newLinePrinter(l, item)
+		if seen == 0 {
+			p.skip = l.beforeTail(ctx, at)
+		} else if err := l.printBetween(ctx, item, seen, at.N); err != nil {
+			return err
+		}
+		seen = at.N
+		if err := l.followAttempt(ctx, at, p); err != nil {
+			return err
 		}
 	}
 }

@@ -29,7 +29,7 @@ func (a *app) lsCmd() *cobra.Command {
 -o json is an array of what bulkhead show -o json prints for one run:
 id, name, state, reason, comment, owner, created, started, finished (RFC 3339 or
 null), counts {queued, running, succeeded, failed, lost, cancelled}, command,
-limit, and exit_code of a finished single script.`,
+limit, class of a run at a server, and exit_code of a finished single script.`,
 		Example: `  bulkhead ls
   bulkhead ls --in running --in held
   bulkhead ls -o json | jq '.[0].counts.failed'`,
@@ -139,7 +139,8 @@ func showRun(w io.Writer, r *bulkhead.Run) error {
 	optional("Comment", s.Comment)
 	line("Owner", "%s", s.Owner)
 	line("Command", "%s", shellLine(s.Command))
-	line("Folder", "%s", s.Dir)
+	optional("Class", s.Class)
+	optional("Folder", s.Dir)
 	line("Items", "%d: %d queued, %d running, %d succeeded, %d failed, %d lost, %d cancelled",
 		c.Total(), c.Queued, c.Running, c.Succeeded, c.Failed, c.Lost, c.Cancelled)
 	line("Limit", "%d at once", r.Limit)
@@ -205,6 +206,17 @@ func showAttempts(s *bulkhead.Spec, line func(name, format string, args ...any))
 	}
 	if s.Stdin != nil {
 		line("Stdin", "%s", shellLine([]string{*s.Stdin}))
+	}
+	if s.StdinFile != "" {
+		line("Stdin", "a file, sha256 %s", s.StdinFile)
+	}
+	for _, f := range s.Files {
+		line("File", "%s, %d bytes", f.Path, f.Size)
+	}
+	for _, c := range []struct{ name, value string }{{"Image", s.Shape.Image}, {"CPU", s.Shape.CPU}, {"Memory", s.Shape.Memory}} {
+		if c.value != "" {
+			line(c.name, "%s", c.value)
+		}
 	}
 }
 

@@ -95,7 +95,8 @@ func (a *app) root() *cobra.Command {
 
 A run is one submission: a command and its input. An item is one invocation of
 it. Everything is kept in the state folder and survives a crash: items that
-finished keep their results and output, and nothing starts twice.
+finished keep their results and output, and nothing starts twice. With --server,
+or a context, a server keeps the runs instead, and the commands are the same.
 
 Exit codes: 0 all succeeded; 1 some items failed or were lost; 2 the command
 line or the run does not allow it, nothing was changed; 3 cancelled or

@@ -205,7 +205,7 @@ func (a *app) advise(r *bulkhead.Run) {
 		{c.Queued, "resume %d", "goes on with what is queued"},
 	} {
 		if hint.n > 0 {
-			fmt.Fprintf(a.stderr, "  %-32s %s\n", "bulkhead "+fmt.Sprintf(hint.command, r.ID), hint.what)
+			fmt.Fprintf(a.stderr, "  %-32s %s\n", a.typed(hint.command, r.ID), hint.what)
 		}
 	}
 }

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"bulkhead.dev/bulkhead"
@@ -13,8 +15,9 @@ import (
 // remote is a server as a home. Somebody always works on its runs: the server.
 type remote struct {
 	*rpc.Client
-	app  *app
-	http *http.Client
+	patient *rpc.Client // the same, for who follows: it waits for the server as long as it is away
+	app     *app
+	http    *http.Client
 }
 
 // How often a call is made while the server is away: by somebody who only wants
@@ -37,6 +40,8 @@ func (a *app) openServer(p place, tries int) (*remote, error) {
 		a.warnOfToken(p.server.TokenFile)
 	}
 	s := &remote{Client: rpc.NewClient(opts), app: a}
+	opts.Tries = math.MaxInt
+	s.patient = rpc.NewClient(opts)
 	s.http, _ = client.(*http.Client)
 	return s, nil
 }
@@ -44,14 +49,16 @@ func (a *app) openServer(p place, tries int) (*remote, error) {
 // hurryTime is how long a shell's completion may wait for a server.
 const hurryTime = 2 * time.Second
 
-// away tells when the server goes and comes back.
+// away tells when the server goes and comes back, each once.
 func (a *app) away(url string) func(error) {
+	var gone atomic.Bool
 	return func(err error) {
-		if err != nil {
+		switch {
+		case err != nil && !gone.Swap(true):
 			a.tell("bulkhead: %v; trying again", err)
-			return
+		case err == nil && gone.Swap(false):
+			a.tell("bulkhead: server %s is back", url)
 		}
-		a.tell("bulkhead: server %s is back", url)
 	}
 }
 
@@ -135,6 +142,28 @@ func (s *remote) tailOutput(ctx context.Context, at bulkhead.Attempt, lines int)
 	return tail, s.told(ctx, at.Run, err)
 }
 
+// How often it is asked whether an item has begun another attempt: at first, and
+// when it takes long.
+const followFirst, followLast = 200 * time.Millisecond, 2 * time.Second
+
+func (s *remote) attemptAfter(ctx context.Context, r *bulkhead.Run, item int64, n int) (now bulkhead.ItemStatus, err error) {
+	for pause := followFirst; ; pause = min(pause*3/2, followLast) {
+		err := s.patient.Items(ctx, r, bulkhead.ItemQuery{From: item, To: item}, func(it bulkhead.ItemStatus) error {
+			now = it
+			return nil
+		})
+		over := now.State != bulkhead.ItemQueued && now.State != bulkhead.ItemRunning
+		if err != nil || over || now.Attempt.N > n {
+			return now, err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return now, ctx.Err()
+		}
+	}
+}
+
 func (s *remote) followAttempt(ctx context.Context, _ *bulkhead.Run, at bulkhead.Attempt, fn func(bulkhead.Chunk) error) error {
 	return s.told(ctx, at.Run, s.ReadOutput(ctx, at.Run, at, true, fn))
 }
@@ -199,7 +228,7 @@ func (a *app) leave(r *bulkhead.Run) error {
 	for _, hint := range []struct{ command, what string }{
 		{"wait %d", "waits for its end"}, {"logs %d -f", "follows what it writes"}, {"cancel %d", "ends it"},
 	} {
-		a.tell("  %-32s %s", "bulkhead "+fmt.Sprintf(hint.command, r.ID), hint.what)
+		a.tell("  %-32s %s", a.typed(hint.command, r.ID), hint.what)
 	}
 	return exitError(exitInterrupted)
 }

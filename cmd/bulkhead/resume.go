@@ -29,7 +29,9 @@ or bulkhead retry --lost says so. Nothing else runs twice.
 Input files are read again and compared; if they changed since the run was
 accepted, the run is refused. --accepted goes on with the items as accepted. If
 one of several inputs cannot be read again, such as standard input, none is
-compared.`,
+compared.
+
+At a server it lets a paused run go on, with the items as they were accepted.`,
 		Example: "  bulkhead resume 7\n  bulkhead resume -d 7",
 		Args:    exactly("RUN"), ValidArgsFunction: a.completeRuns,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -65,12 +65,19 @@ the grace). What is queued is cancelled.
 
 The first Ctrl-C starts nothing more and waits for what runs; bulkhead resume
 goes on later. The second cancels the run. A single script gets the first one
-itself (SIGTERM and a hang-up too), as without Bulkhead.`,
+itself (SIGTERM and a hang-up too), as without Bulkhead.
+
+At a server (--server, or a context) the workers of a --class run it. The input
+is read here; nothing else of this machine goes along that is not asked for: no
+environment but --env, no working folder, no file but those of --file, and
+nothing to read but --stdin or --stdin-file. Output and exit code are the same.
+Ctrl-C leaves the run to the server and says how to come back; -d does at once.`,
 		Example: `  bulkhead run --each wikis.txt --limit 4 -- php maintenance/showSiteStats.php --wiki={}
   bulkhead run --each wiki=wikis.txt --each key=144p,240p --pool 'db:{wiki}=1' --halt soon,fail=5% -- ./requeue --wiki={wiki} --key={key}
   bulkhead run -- ./one-script --now
   seq 100000 | bulkhead run --each - --limit 8 --rate 50/s --timeout 30s --retries 2 -- ./check {}
-  bulkhead run -d --csv users.csv -- ./migrate --id={id} --mail={mail}`,
+  bulkhead run -d --csv users.csv -- ./migrate --id={id} --mail={mail}
+  bulkhead run --class mediawiki --each all.dblist --limit 20 -- showSiteStats.php --wiki={}`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.run(cmd, &f, args) },
 	}
@@ -89,7 +96,7 @@ func (f *runFlags) define(a *app, cmd *cobra.Command) {
 	fl.StringVar(&f.comment, "comment", "", "why; often a task number")
 	fl.IntVar(&f.limit, "limit", runtime.NumCPU(), fmt.Sprintf("items at once (at a server: %d)", defaultRemoteLimit))
 	fl.StringVar(&f.rate, "rate", "", "starts per time: `50/s`, 30/m, 10/h; a bare number is per second")
-	fl.StringArrayVar(&f.pool, "pool", nil, "`NAME[:KEY]=N`: at most N at once in this process, of each key if it has placeholders; repeat")
+	fl.StringArrayVar(&f.pool, "pool", nil, "`NAME[:KEY]=N`: at most N at once in this process, or at the server, of each key if it has placeholders; repeat")
 	fl.StringVar(&f.timeout, "timeout", "", "end an attempt after this `time`: 30s, 5m, 1d 2h; a bare number is seconds")
 	fl.StringVar(&f.grace, "grace", "10s", "`time` between SIGTERM and SIGKILL")
 	fl.IntVar(&f.retries, "retries", 0, "further attempts of an item that failed or was lost")

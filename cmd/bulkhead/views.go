@@ -29,6 +29,7 @@ type runView struct {
 	Counts   bulkhead.Counts `json:"counts"`
 	Command  []string        `json:"command"`
 	Limit    int             `json:"limit"`
+	Class    string          `json:"class,omitempty"`     // of a run at a server
 	ExitCode *int            `json:"exit_code,omitempty"` // of a finished single script
 }
 
@@ -36,7 +37,7 @@ func newRunView(r *bulkhead.Run) runView {
 	v := runView{
 		ID: r.ID, Name: r.Spec.Name, State: r.Shown().String(), Reason: reasonOf(r), Comment: r.Spec.Comment,
 		Owner: r.Spec.Owner, Created: when(r.Created), Started: when(r.Started), Finished: when(r.Finished),
-		Counts: r.Counts, Command: r.Spec.Command, Limit: r.Limit,
+		Counts: r.Counts, Command: r.Spec.Command, Limit: r.Limit, Class: r.Spec.Class,
 	}
 	if r.Spec.Single() && r.State.Finished() {
 		v.ExitCode = &r.ExitCode

@@ -199,7 +199,7 @@ func loadRun(c *sqlite.Conn, id bulkhead.RunID) (r *bulkhead.Run, err error) {
 	})
 	if err == nil && r == nil {
 		err = &bulkhead.Error{Code: bulkhead.CodeNotFound, Message: fmt.Sprintf("there is no run %d", id),
-			Hint: "bulkhead ls shows the runs of this state folder"}
+			Hint: "bulkhead ls shows the runs that there are"}
 	}
 	return r, err
 }
