@@ -77,6 +77,7 @@ func RunMessage(r *bulkhead.Run) *bulkheadv1.Run {
 		Id: int64(r.ID), Spec: SpecMessage(&r.Spec), State: bulkheadv1.RunState(r.State), Held: r.Held, Reason: text(r.Reason),
 		Counts: CountsMessage(r.Counts), Hash: text(r.Hash), Created: timeMessage(r.Created), Started: timeMessage(r.Started),
 		Finished: timeMessage(r.Finished), ExitCode: int32Of(r.ExitCode), Limit: int32Of(r.Limit),
+		Ending: bulkheadv1.RunState(r.Ending),
 	}
 }
 
@@ -90,10 +91,15 @@ func RunOf(m *bulkheadv1.Run) (*bulkhead.Run, error) {
 	if m.GetState() < bulkheadv1.RunState_RUN_STATE_ACCEPTING || m.GetState() > bulkheadv1.RunState_RUN_STATE_CANCELLED {
 		return nil, unknown("state of a run", int32(m.GetState()))
 	}
+	ending := bulkhead.RunState(m.GetEnding())
+	if m.GetEnding() != 0 && !ending.Finished() {
+		return nil, unknown("state that a run ends in", int32(m.GetEnding()))
+	}
 	return &bulkhead.Run{
 		ID: bulkhead.RunID(m.GetId()), Spec: *spec, State: state, Held: m.GetHeld(), Reason: m.GetReason(),
 		Counts: CountsOf(m.GetCounts()), Hash: m.GetHash(), Created: timeOf(m.GetCreated()), Started: timeOf(m.GetStarted()),
 		Finished: timeOf(m.GetFinished()), ExitCode: int(m.GetExitCode()), Limit: int(m.GetLimit()),
+		Ending: ending,
 	}, nil
 }
 

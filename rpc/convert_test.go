@@ -134,7 +134,7 @@ func TestARunIsTheSameThereAndBack(t *testing.T) {
 			State: bulkhead.RunState(rapid.IntRange(1, 6).Draw(t, "state")), Held: rapid.Bool().Draw(t, "held"),
 			Reason: someText.Draw(t, "reason"), Hash: someText.Draw(t, "hash"), Created: someTime.Draw(t, "created"),
 			Started: someTime.Draw(t, "started"), Finished: someTime.Draw(t, "finished"), ExitCode: number.Draw(t, "code"),
-			Limit: number.Draw(t, "limit"),
+			Limit: number.Draw(t, "limit"), Ending: rapid.SampledFrom([]bulkhead.RunState{0, bulkhead.RunSucceeded, bulkhead.RunFailed, bulkhead.RunCancelled}).Draw(t, "ending"),
 			Counts: bulkhead.Counts{Queued: count.Draw(t, "q"), Running: count.Draw(t, "r"), Succeeded: count.Draw(t, "s"),
 				Failed: count.Draw(t, "f"), Lost: count.Draw(t, "l"), Cancelled: count.Draw(t, "c")},
 		}

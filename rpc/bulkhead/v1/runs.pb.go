@@ -832,8 +832,9 @@ type Run struct {
 	Created       *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=created,proto3" json:"created,omitempty"`
 	Started       *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=started,proto3" json:"started,omitempty"`
 	Finished      *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=finished,proto3" json:"finished,omitempty"`
-	ExitCode      int32                  `protobuf:"varint,11,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"` // of a finished single script
-	Limit         int32                  `protobuf:"varint,12,opt,name=limit,proto3" json:"limit,omitempty"`                       // items at once, now
+	ExitCode      int32                  `protobuf:"varint,11,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`       // of a finished single script
+	Limit         int32                  `protobuf:"varint,12,opt,name=limit,proto3" json:"limit,omitempty"`                             // items at once, now
+	Ending        RunState               `protobuf:"varint,13,opt,name=ending,proto3,enum=bulkhead.v1.RunState" json:"ending,omitempty"` // that it takes once nothing of it runs any more, because it was cancelled or halted
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -950,6 +951,13 @@ func (x *Run) GetLimit() int32 {
 		return x.Limit
 	}
 	return 0
+}
+
+func (x *Run) GetEnding() RunState {
+	if x != nil {
+		return x.Ending
+	}
+	return RunState_RUN_STATE_UNSPECIFIED
 }
 
 // Counts says how many items are in each state.
@@ -3641,7 +3649,7 @@ const file_bulkhead_v1_runs_proto_rawDesc = "" +
 	"\x05Shape\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x10\n" +
 	"\x03cpu\x18\x02 \x01(\tR\x03cpu\x12\x16\n" +
-	"\x06memory\x18\x03 \x01(\tR\x06memory\"\xad\x03\n" +
+	"\x06memory\x18\x03 \x01(\tR\x06memory\"\xdc\x03\n" +
 	"\x03Run\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x03R\x02id\x12%\n" +
 	"\x04spec\x18\x02 \x01(\v2\x11.bulkhead.v1.SpecR\x04spec\x12+\n" +
@@ -3655,7 +3663,8 @@ const file_bulkhead_v1_runs_proto_rawDesc = "" +
 	"\bfinished\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\bfinished\x12\x1b\n" +
 	"\texit_code\x18\v \x01(\x05R\bexitCode\x12\x14\n" +
-	"\x05limit\x18\f \x01(\x05R\x05limit\"\xa2\x01\n" +
+	"\x05limit\x18\f \x01(\x05R\x05limit\x12-\n" +
+	"\x06ending\x18\r \x01(\x0e2\x15.bulkhead.v1.RunStateR\x06ending\"\xa2\x01\n" +
 	"\x06Counts\x12\x16\n" +
 	"\x06queued\x18\x01 \x01(\x03R\x06queued\x12\x18\n" +
 	"\arunning\x18\x02 \x01(\x03R\arunning\x12\x1c\n" +
@@ -3966,85 +3975,86 @@ var file_bulkhead_v1_runs_proto_depIdxs = []int32{
 	59, // 10: bulkhead.v1.Run.created:type_name -> google.protobuf.Timestamp
 	59, // 11: bulkhead.v1.Run.started:type_name -> google.protobuf.Timestamp
 	59, // 12: bulkhead.v1.Run.finished:type_name -> google.protobuf.Timestamp
-	1,  // 13: bulkhead.v1.Result.state:type_name -> bulkhead.v1.ItemState
-	2,  // 14: bulkhead.v1.Result.how:type_name -> bulkhead.v1.How
-	59, // 15: bulkhead.v1.Result.started:type_name -> google.protobuf.Timestamp
-	58, // 16: bulkhead.v1.Result.duration:type_name -> google.protobuf.Duration
-	58, // 17: bulkhead.v1.Result.cpu:type_name -> google.protobuf.Duration
-	13, // 18: bulkhead.v1.Attempt.result:type_name -> bulkhead.v1.Result
-	12, // 19: bulkhead.v1.ItemStatus.item:type_name -> bulkhead.v1.Item
-	1,  // 20: bulkhead.v1.ItemStatus.state:type_name -> bulkhead.v1.ItemState
-	14, // 21: bulkhead.v1.ItemStatus.attempt:type_name -> bulkhead.v1.Attempt
-	5,  // 22: bulkhead.v1.CreateRunRequest.spec:type_name -> bulkhead.v1.Spec
-	12, // 23: bulkhead.v1.CreateRunRequest.items:type_name -> bulkhead.v1.Item
-	10, // 24: bulkhead.v1.CreateRunResponse.run:type_name -> bulkhead.v1.Run
-	12, // 25: bulkhead.v1.AppendItemsRequest.items:type_name -> bulkhead.v1.Item
-	10, // 26: bulkhead.v1.AcceptRunResponse.run:type_name -> bulkhead.v1.Run
-	10, // 27: bulkhead.v1.GetRunResponse.run:type_name -> bulkhead.v1.Run
-	10, // 28: bulkhead.v1.ListRunsResponse.runs:type_name -> bulkhead.v1.Run
-	10, // 29: bulkhead.v1.WatchRunResponse.run:type_name -> bulkhead.v1.Run
-	28, // 30: bulkhead.v1.WatchRunResponse.running:type_name -> bulkhead.v1.Running
-	15, // 31: bulkhead.v1.WatchRunResponse.failures:type_name -> bulkhead.v1.ItemStatus
-	12, // 32: bulkhead.v1.Running.item:type_name -> bulkhead.v1.Item
-	59, // 33: bulkhead.v1.Running.since:type_name -> google.protobuf.Timestamp
-	1,  // 34: bulkhead.v1.ListItemsRequest.state:type_name -> bulkhead.v1.ItemState
-	15, // 35: bulkhead.v1.ListItemsResponse.items:type_name -> bulkhead.v1.ItemStatus
-	14, // 36: bulkhead.v1.ListAttemptsResponse.attempts:type_name -> bulkhead.v1.Attempt
-	3,  // 37: bulkhead.v1.Chunk.stream:type_name -> bulkhead.v1.Stream
-	59, // 38: bulkhead.v1.Chunk.at:type_name -> google.protobuf.Timestamp
-	33, // 39: bulkhead.v1.ReadOutputResponse.chunks:type_name -> bulkhead.v1.Chunk
-	38, // 40: bulkhead.v1.FollowOutputRequest.positions:type_name -> bulkhead.v1.Position
-	33, // 41: bulkhead.v1.FollowOutputResponse.chunk:type_name -> bulkhead.v1.Chunk
-	38, // 42: bulkhead.v1.FollowOutputResponse.position:type_name -> bulkhead.v1.Position
-	10, // 43: bulkhead.v1.PauseRunResponse.run:type_name -> bulkhead.v1.Run
-	10, // 44: bulkhead.v1.ResumeRunResponse.run:type_name -> bulkhead.v1.Run
-	10, // 45: bulkhead.v1.CancelRunResponse.run:type_name -> bulkhead.v1.Run
-	10, // 46: bulkhead.v1.LimitRunResponse.run:type_name -> bulkhead.v1.Run
-	10, // 47: bulkhead.v1.RetryRunResponse.run:type_name -> bulkhead.v1.Run
-	53, // 48: bulkhead.v1.ListClassesResponse.classes:type_name -> bulkhead.v1.ClassStatus
-	16, // 49: bulkhead.v1.RunService.CreateRun:input_type -> bulkhead.v1.CreateRunRequest
-	18, // 50: bulkhead.v1.RunService.AppendItems:input_type -> bulkhead.v1.AppendItemsRequest
-	20, // 51: bulkhead.v1.RunService.AcceptRun:input_type -> bulkhead.v1.AcceptRunRequest
-	22, // 52: bulkhead.v1.RunService.GetRun:input_type -> bulkhead.v1.GetRunRequest
-	24, // 53: bulkhead.v1.RunService.ListRuns:input_type -> bulkhead.v1.ListRunsRequest
-	26, // 54: bulkhead.v1.RunService.WatchRun:input_type -> bulkhead.v1.WatchRunRequest
-	29, // 55: bulkhead.v1.RunService.ListItems:input_type -> bulkhead.v1.ListItemsRequest
-	31, // 56: bulkhead.v1.RunService.ListAttempts:input_type -> bulkhead.v1.ListAttemptsRequest
-	34, // 57: bulkhead.v1.RunService.ReadOutput:input_type -> bulkhead.v1.ReadOutputRequest
-	36, // 58: bulkhead.v1.RunService.FollowOutput:input_type -> bulkhead.v1.FollowOutputRequest
-	39, // 59: bulkhead.v1.RunService.PauseRun:input_type -> bulkhead.v1.PauseRunRequest
-	41, // 60: bulkhead.v1.RunService.ResumeRun:input_type -> bulkhead.v1.ResumeRunRequest
-	43, // 61: bulkhead.v1.RunService.CancelRun:input_type -> bulkhead.v1.CancelRunRequest
-	45, // 62: bulkhead.v1.RunService.LimitRun:input_type -> bulkhead.v1.LimitRunRequest
-	47, // 63: bulkhead.v1.RunService.RetryRun:input_type -> bulkhead.v1.RetryRunRequest
-	49, // 64: bulkhead.v1.RunService.DeleteRun:input_type -> bulkhead.v1.DeleteRunRequest
-	51, // 65: bulkhead.v1.RunService.ListClasses:input_type -> bulkhead.v1.ListClassesRequest
-	54, // 66: bulkhead.v1.RunService.StatFile:input_type -> bulkhead.v1.StatFileRequest
-	56, // 67: bulkhead.v1.RunService.PutFile:input_type -> bulkhead.v1.PutFileRequest
-	17, // 68: bulkhead.v1.RunService.CreateRun:output_type -> bulkhead.v1.CreateRunResponse
-	19, // 69: bulkhead.v1.RunService.AppendItems:output_type -> bulkhead.v1.AppendItemsResponse
-	21, // 70: bulkhead.v1.RunService.AcceptRun:output_type -> bulkhead.v1.AcceptRunResponse
-	23, // 71: bulkhead.v1.RunService.GetRun:output_type -> bulkhead.v1.GetRunResponse
-	25, // 72: bulkhead.v1.RunService.ListRuns:output_type -> bulkhead.v1.ListRunsResponse
-	27, // 73: bulkhead.v1.RunService.WatchRun:output_type -> bulkhead.v1.WatchRunResponse
-	30, // 74: bulkhead.v1.RunService.ListItems:output_type -> bulkhead.v1.ListItemsResponse
-	32, // 75: bulkhead.v1.RunService.ListAttempts:output_type -> bulkhead.v1.ListAttemptsResponse
-	35, // 76: bulkhead.v1.RunService.ReadOutput:output_type -> bulkhead.v1.ReadOutputResponse
-	37, // 77: bulkhead.v1.RunService.FollowOutput:output_type -> bulkhead.v1.FollowOutputResponse
-	40, // 78: bulkhead.v1.RunService.PauseRun:output_type -> bulkhead.v1.PauseRunResponse
-	42, // 79: bulkhead.v1.RunService.ResumeRun:output_type -> bulkhead.v1.ResumeRunResponse
-	44, // 80: bulkhead.v1.RunService.CancelRun:output_type -> bulkhead.v1.CancelRunResponse
-	46, // 81: bulkhead.v1.RunService.LimitRun:output_type -> bulkhead.v1.LimitRunResponse
-	48, // 82: bulkhead.v1.RunService.RetryRun:output_type -> bulkhead.v1.RetryRunResponse
-	50, // 83: bulkhead.v1.RunService.DeleteRun:output_type -> bulkhead.v1.DeleteRunResponse
-	52, // 84: bulkhead.v1.RunService.ListClasses:output_type -> bulkhead.v1.ListClassesResponse
-	55, // 85: bulkhead.v1.RunService.StatFile:output_type -> bulkhead.v1.StatFileResponse
-	57, // 86: bulkhead.v1.RunService.PutFile:output_type -> bulkhead.v1.PutFileResponse
-	68, // [68:87] is the sub-list for method output_type
-	49, // [49:68] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	0,  // 13: bulkhead.v1.Run.ending:type_name -> bulkhead.v1.RunState
+	1,  // 14: bulkhead.v1.Result.state:type_name -> bulkhead.v1.ItemState
+	2,  // 15: bulkhead.v1.Result.how:type_name -> bulkhead.v1.How
+	59, // 16: bulkhead.v1.Result.started:type_name -> google.protobuf.Timestamp
+	58, // 17: bulkhead.v1.Result.duration:type_name -> google.protobuf.Duration
+	58, // 18: bulkhead.v1.Result.cpu:type_name -> google.protobuf.Duration
+	13, // 19: bulkhead.v1.Attempt.result:type_name -> bulkhead.v1.Result
+	12, // 20: bulkhead.v1.ItemStatus.item:type_name -> bulkhead.v1.Item
+	1,  // 21: bulkhead.v1.ItemStatus.state:type_name -> bulkhead.v1.ItemState
+	14, // 22: bulkhead.v1.ItemStatus.attempt:type_name -> bulkhead.v1.Attempt
+	5,  // 23: bulkhead.v1.CreateRunRequest.spec:type_name -> bulkhead.v1.Spec
+	12, // 24: bulkhead.v1.CreateRunRequest.items:type_name -> bulkhead.v1.Item
+	10, // 25: bulkhead.v1.CreateRunResponse.run:type_name -> bulkhead.v1.Run
+	12, // 26: bulkhead.v1.AppendItemsRequest.items:type_name -> bulkhead.v1.Item
+	10, // 27: bulkhead.v1.AcceptRunResponse.run:type_name -> bulkhead.v1.Run
+	10, // 28: bulkhead.v1.GetRunResponse.run:type_name -> bulkhead.v1.Run
+	10, // 29: bulkhead.v1.ListRunsResponse.runs:type_name -> bulkhead.v1.Run
+	10, // 30: bulkhead.v1.WatchRunResponse.run:type_name -> bulkhead.v1.Run
+	28, // 31: bulkhead.v1.WatchRunResponse.running:type_name -> bulkhead.v1.Running
+	15, // 32: bulkhead.v1.WatchRunResponse.failures:type_name -> bulkhead.v1.ItemStatus
+	12, // 33: bulkhead.v1.Running.item:type_name -> bulkhead.v1.Item
+	59, // 34: bulkhead.v1.Running.since:type_name -> google.protobuf.Timestamp
+	1,  // 35: bulkhead.v1.ListItemsRequest.state:type_name -> bulkhead.v1.ItemState
+	15, // 36: bulkhead.v1.ListItemsResponse.items:type_name -> bulkhead.v1.ItemStatus
+	14, // 37: bulkhead.v1.ListAttemptsResponse.attempts:type_name -> bulkhead.v1.Attempt
+	3,  // 38: bulkhead.v1.Chunk.stream:type_name -> bulkhead.v1.Stream
+	59, // 39: bulkhead.v1.Chunk.at:type_name -> google.protobuf.Timestamp
+	33, // 40: bulkhead.v1.ReadOutputResponse.chunks:type_name -> bulkhead.v1.Chunk
+	38, // 41: bulkhead.v1.FollowOutputRequest.positions:type_name -> bulkhead.v1.Position
+	33, // 42: bulkhead.v1.FollowOutputResponse.chunk:type_name -> bulkhead.v1.Chunk
+	38, // 43: bulkhead.v1.FollowOutputResponse.position:type_name -> bulkhead.v1.Position
+	10, // 44: bulkhead.v1.PauseRunResponse.run:type_name -> bulkhead.v1.Run
+	10, // 45: bulkhead.v1.ResumeRunResponse.run:type_name -> bulkhead.v1.Run
+	10, // 46: bulkhead.v1.CancelRunResponse.run:type_name -> bulkhead.v1.Run
+	10, // 47: bulkhead.v1.LimitRunResponse.run:type_name -> bulkhead.v1.Run
+	10, // 48: bulkhead.v1.RetryRunResponse.run:type_name -> bulkhead.v1.Run
+	53, // 49: bulkhead.v1.ListClassesResponse.classes:type_name -> bulkhead.v1.ClassStatus
+	16, // 50: bulkhead.v1.RunService.CreateRun:input_type -> bulkhead.v1.CreateRunRequest
+	18, // 51: bulkhead.v1.RunService.AppendItems:input_type -> bulkhead.v1.AppendItemsRequest
+	20, // 52: bulkhead.v1.RunService.AcceptRun:input_type -> bulkhead.v1.AcceptRunRequest
+	22, // 53: bulkhead.v1.RunService.GetRun:input_type -> bulkhead.v1.GetRunRequest
+	24, // 54: bulkhead.v1.RunService.ListRuns:input_type -> bulkhead.v1.ListRunsRequest
+	26, // 55: bulkhead.v1.RunService.WatchRun:input_type -> bulkhead.v1.WatchRunRequest
+	29, // 56: bulkhead.v1.RunService.ListItems:input_type -> bulkhead.v1.ListItemsRequest
+	31, // 57: bulkhead.v1.RunService.ListAttempts:input_type -> bulkhead.v1.ListAttemptsRequest
+	34, // 58: bulkhead.v1.RunService.ReadOutput:input_type -> bulkhead.v1.ReadOutputRequest
+	36, // 59: bulkhead.v1.RunService.FollowOutput:input_type -> bulkhead.v1.FollowOutputRequest
+	39, // 60: bulkhead.v1.RunService.PauseRun:input_type -> bulkhead.v1.PauseRunRequest
+	41, // 61: bulkhead.v1.RunService.ResumeRun:input_type -> bulkhead.v1.ResumeRunRequest
+	43, // 62: bulkhead.v1.RunService.CancelRun:input_type -> bulkhead.v1.CancelRunRequest
+	45, // 63: bulkhead.v1.RunService.LimitRun:input_type -> bulkhead.v1.LimitRunRequest
+	47, // 64: bulkhead.v1.RunService.RetryRun:input_type -> bulkhead.v1.RetryRunRequest
+	49, // 65: bulkhead.v1.RunService.DeleteRun:input_type -> bulkhead.v1.DeleteRunRequest
+	51, // 66: bulkhead.v1.RunService.ListClasses:input_type -> bulkhead.v1.ListClassesRequest
+	54, // 67: bulkhead.v1.RunService.StatFile:input_type -> bulkhead.v1.StatFileRequest
+	56, // 68: bulkhead.v1.RunService.PutFile:input_type -> bulkhead.v1.PutFileRequest
+	17, // 69: bulkhead.v1.RunService.CreateRun:output_type -> bulkhead.v1.CreateRunResponse
+	19, // 70: bulkhead.v1.RunService.AppendItems:output_type -> bulkhead.v1.AppendItemsResponse
+	21, // 71: bulkhead.v1.RunService.AcceptRun:output_type -> bulkhead.v1.AcceptRunResponse
+	23, // 72: bulkhead.v1.RunService.GetRun:output_type -> bulkhead.v1.GetRunResponse
+	25, // 73: bulkhead.v1.RunService.ListRuns:output_type -> bulkhead.v1.ListRunsResponse
+	27, // 74: bulkhead.v1.RunService.WatchRun:output_type -> bulkhead.v1.WatchRunResponse
+	30, // 75: bulkhead.v1.RunService.ListItems:output_type -> bulkhead.v1.ListItemsResponse
+	32, // 76: bulkhead.v1.RunService.ListAttempts:output_type -> bulkhead.v1.ListAttemptsResponse
+	35, // 77: bulkhead.v1.RunService.ReadOutput:output_type -> bulkhead.v1.ReadOutputResponse
+	37, // 78: bulkhead.v1.RunService.FollowOutput:output_type -> bulkhead.v1.FollowOutputResponse
+	40, // 79: bulkhead.v1.RunService.PauseRun:output_type -> bulkhead.v1.PauseRunResponse
+	42, // 80: bulkhead.v1.RunService.ResumeRun:output_type -> bulkhead.v1.ResumeRunResponse
+	44, // 81: bulkhead.v1.RunService.CancelRun:output_type -> bulkhead.v1.CancelRunResponse
+	46, // 82: bulkhead.v1.RunService.LimitRun:output_type -> bulkhead.v1.LimitRunResponse
+	48, // 83: bulkhead.v1.RunService.RetryRun:output_type -> bulkhead.v1.RetryRunResponse
+	50, // 84: bulkhead.v1.RunService.DeleteRun:output_type -> bulkhead.v1.DeleteRunResponse
+	52, // 85: bulkhead.v1.RunService.ListClasses:output_type -> bulkhead.v1.ListClassesResponse
+	55, // 86: bulkhead.v1.RunService.StatFile:output_type -> bulkhead.v1.StatFileResponse
+	57, // 87: bulkhead.v1.RunService.PutFile:output_type -> bulkhead.v1.PutFileResponse
+	69, // [69:88] is the sub-list for method output_type
+	50, // [50:69] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_bulkhead_v1_runs_proto_init() }
