@@ -56,6 +56,7 @@ type bed struct {
 	t      testing.TB
 	lab    *lab.Lab
 	ns     string
+	image  string
 	dir    string
 	url    string
 	listen string
@@ -78,7 +79,9 @@ func newBed(t testing.TB, spec string, args ...string) *bed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bed{t: t, lab: l, ns: l.Namespace(t), dir: t.TempDir(), args: args}
+	b := &bed{t: t, lab: l, image: lab.BusyboxImage, dir: t.TempDir(), args: args}
+	t.Cleanup(b.last) // after the namespace is gone: agents say good-bye to a server that is there
+	b.ns = l.Namespace(t)
 	b.listen = freePort(t, st.HostIP)
 	b.url = "https://" + b.listen
 	b.start()
@@ -121,11 +124,15 @@ spec:
       imagePullPolicy: Never
       securityContext:
         runAsUser: 1000
-%s`, b.ns, lab.BusyboxImage, node, spec)
+%s`, b.ns, b.image, node, spec)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		b.t.Fatal(err)
 	}
 	b.lab.Kubectl(b.t, "apply", "-f", file)
+	b.lab.Eventually(b.t, "the server knows the class", func(ctx context.Context) bool {
+		classes, err := b.client.Classes(ctx)
+		return err == nil && len(classes) == 1
+	})
 }
 
 // start starts the server and waits until it is ready.
@@ -150,13 +157,6 @@ func (b *bed) start() {
 	ended, cmd := make(chan error, 1), b.cmd
 	b.ended = ended
 	go func() { ended <- cmd.Wait() }()
-	b.t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		if b.t.Failed() {
-			text, _ := os.ReadFile(filepath.Join(b.dir, "server.log"))
-			b.t.Logf("the server said:\n%s", text[max(0, len(text)-8000):])
-		}
-	})
 	b.lab.Eventually(b.t, "the server is ready", func(ctx context.Context) bool {
 		select {
 		case err := <-ended:
@@ -167,6 +167,17 @@ func (b *bed) start() {
 		return b.get(ctx, "/readyz") == nil
 	})
 	b.connect()
+}
+
+// last ends the server, and tells a test that failed what it said.
+func (b *bed) last() {
+	if b.cmd != nil {
+		_ = b.cmd.Process.Kill()
+	}
+	if b.t.Failed() {
+		text, _ := os.ReadFile(filepath.Join(b.dir, "server.log"))
+		b.t.Logf("the server said:\n%s", text[max(0, len(text)-8000):])
+	}
 }
 
 // http is a client that trusts the server.
@@ -224,6 +235,12 @@ func (b *bed) end() {
 // submit submits a run of so many items, numbered from 1; 0 is a single script.
 func (b *bed) submit(items int64, spec bulkhead.Spec) bulkhead.RunID {
 	b.t.Helper()
+	return b.submitOf(items, spec, func(i int64) string { return fmt.Sprint(i) })
+}
+
+// submitOf is submit with the items' values.
+func (b *bed) submitOf(items int64, spec bulkhead.Spec, value func(int64) string) bulkhead.RunID {
+	b.t.Helper()
 	spec.Class = b.class()
 	spec.Limit = max(spec.Limit, 1)
 	r := &bulkhead.Run{Spec: spec}
@@ -235,7 +252,7 @@ func (b *bed) submit(items int64, spec bulkhead.Spec) bulkhead.RunID {
 			if at++; at > items {
 				return bulkhead.Item{}, io.EOF
 			}
-			return bulkhead.Item{Index: at, Values: []string{fmt.Sprint(at)}}, nil
+			return bulkhead.Item{Index: at, Values: []string{value(at)}}, nil
 		}
 	}
 	hash := func() string { return strings.Repeat("0", 64) }
