@@ -230,8 +230,11 @@ func (a *Agent) leave(reason string) {
 
 func (a *Agent) leaving() bool { return a.wanted.Err() != nil }
 
-// errInterrupted is why attempts end when the agent was told to go.
-var errInterrupted = errors.New("the worker was told to go")
+// Why all attempts end.
+var (
+	errInterrupted = errors.New("the worker was told to go")
+	errReplaced    = errors.New("another process has the name of the worker")
+)
 
 // interrupt ends what runs. Afterwards there is the longest grace, and a while
 // to hand in the results.
@@ -241,15 +244,23 @@ func (a *Agent) interrupt() {
 	longest := time.Duration(0)
 	a.mu.Lock()
 	for _, t := range a.held {
-		longest = max(longest, t.grace)
+		if !t.ended.Load() {
+			longest = max(longest, t.grace)
+		}
 	}
 	a.mu.Unlock()
 	last := time.AfterFunc(longest+a.opts.Linger, a.endCalls)
 	context.AfterFunc(a.calls, func() { last.Stop() })
 }
 
-// fail ends the agent because of what the server said of it.
+// fail ends the agent because of what the server said of it. What runs goes on,
+// unless another process has its name: then all of that is lost already, and may
+// be given to others.
 func (a *Agent) fail(err error) {
+	if replaced(err) {
+		a.endScripts(errReplaced)
+	}
+	err = refusal(err)
 	a.mu.Lock()
 	if a.fatal == nil {
 		a.fatal = err

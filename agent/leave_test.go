@@ -197,6 +197,17 @@ func TestAServerOfAnotherVersionEndsTheAgent(t *testing.T) {
 	}
 }
 
+func TestAnAgentWhoseNameAnotherProcessHasEndsItsScripts(t *testing.T) {
+	s, r := newServer(t), newScripts()
+	s.add(lease("wait"))
+	_, ended := start(t, options(t, s, r))
+	s.until(t, "it runs", func() bool { return len(s.slots) == 1 })
+	s.set(func() { s.refuse = connect.NewError(connect.CodeAlreadyExists, errors.New("another process has taken the name")) })
+	if err := ended(); bulkhead.CodeOf(err) != bulkhead.CodeUsage || !strings.Contains(err.Error(), "taken the name") {
+		t.Errorf("the error is %v", err)
+	}
+}
+
 func TestATokenThatIsRefusedMayBeTakenLater(t *testing.T) {
 	s, r := newServer(t), newScripts()
 	s.refuse = connect.NewError(connect.CodeUnauthenticated, errors.New("who are you"))

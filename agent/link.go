@@ -105,7 +105,7 @@ func (l *link) pause(ctx context.Context, n int, err error, longest time.Duratio
 // refused: trying again soon does not help.
 func refused(err error) bool {
 	switch connect.CodeOf(err) {
-	case connect.CodeUnauthenticated, connect.CodePermissionDenied, connect.CodeUnimplemented:
+	case connect.CodeUnauthenticated, connect.CodePermissionDenied, connect.CodeUnimplemented, connect.CodeFailedPrecondition:
 		return true
 	}
 	return unwanted(err)
@@ -113,6 +113,9 @@ func refused(err error) bool {
 
 // wrongVersion: the server does not speak with agents like this one.
 func wrongVersion(err error) bool { return connect.CodeOf(err) == connect.CodeFailedPrecondition }
+
+// replaced: a later process of the same name is known to the server.
+func replaced(err error) bool { return connect.CodeOf(err) == connect.CodeAlreadyExists }
 
 // refusal is what a person is told of an error like that.
 func refusal(err error) error {

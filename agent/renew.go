@@ -30,6 +30,9 @@ func (a *Agent) renew(ctx context.Context) {
 			return
 		}
 		if err != nil {
+			if replaced(err) {
+				a.fail(err)
+			}
 			a.link.failed(err)
 			longest := lastWait
 			if len(held) > 0 {

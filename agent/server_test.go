@@ -295,6 +295,9 @@ func (s *server) Renew(ctx context.Context, req *bulkheadv1.RenewRequest) (*bulk
 	defer s.mu.Unlock()
 	s.renewals++
 	s.change()
+	if s.refuse != nil {
+		return nil, s.refuse
+	}
 	poll := time.NewTimer(s.poll)
 	defer poll.Stop()
 	for {

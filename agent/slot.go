@@ -134,7 +134,7 @@ func (s *slot) exchange(t *attempt) (lease *bulkheadv1.Lease, sent time.Time, ok
 		case errors.Is(err, errLeaving):
 			try = -1
 			continue
-		case t != nil && unwanted(err):
+		case t != nil && unwanted(err) && (s.former || !replaced(err)):
 			a.opts.Log.Error("the server does not take a result", "run", t.lease.GetRun(), "item", t.lease.GetItem(), "error", err)
 			return nil, sent, true
 		}
@@ -157,9 +157,9 @@ func (s *slot) give(t *attempt, err error) bool {
 	if a.calls.Err() != nil {
 		return true
 	}
-	if wrongVersion(err) {
+	if wrongVersion(err) || replaced(err) {
 		if !s.former {
-			a.fail(refusal(err))
+			a.fail(err)
 		}
 		return true
 	}

@@ -122,7 +122,7 @@ func leaseFault(err error) error {
 	case errors.Is(err, bulkhead.ErrReplaced):
 		return connect.NewError(connect.CodeAborted, err)
 	case errors.Is(err, bulkhead.ErrFormer):
-		return refused(connect.CodeFailedPrecondition, "give every agent a name of its own", "%v", err)
+		return refused(connect.CodeAlreadyExists, "give every agent a name of its own", "%v", err)
 	case errors.Is(err, bulkhead.ErrClosed):
 		return connect.NewError(connect.CodeUnavailable, errors.New("the server is being stopped"))
 	}
