@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"os"
 	"time"
 	"unsafe"
 
@@ -22,7 +23,9 @@ func (w *Worker) sweep() {
 		case <-w.quit:
 			return
 		case <-tick.C:
-			if w.expire(time.Now()) > 0 {
+			// The first process of a container gets the orphans of everything in
+			// it, also of what others start there (kubectl exec).
+			if w.expire(time.Now()) > 0 || os.Getpid() == 1 {
 				w.reapOrphans()
 				w.checkGuardian()
 			}

@@ -67,12 +67,12 @@ results say that they were interrupted. A second one kills them at once.`,
 	flags.StringVar(&who.Name, "name", "", "`name` that no other agent has (default $BULKHEAD_AGENT_NAME, else host and process)")
 	flags.IntVar(&who.Slots, "slots", 1, "`number` of items at once")
 	flags.StringVar(&f.opts.Spool, "spool", "", "`folder` for what the server cannot take now (default: a temporary one)")
-	flags.StringVar(&f.spoolLimit, "spool-limit", "256MiB", "most output in the spool folder; then scripts wait")
-	flags.StringVar(&f.filesLimit, "files-limit", "1GiB", "most files of runs in the spool folder; `size`")
-	flags.StringVar(&f.idleTimeout, "idle-timeout", "", "end after so long without an item; `duration`")
-	flags.StringVar(&f.maxAge, "max-age", "", "end after so long, when what runs has ended; `duration`")
-	flags.Int64Var(&f.opts.MaxItems, "max-items", 0, "end after so many items; `number`")
-	flags.StringVar(&f.deliveryTimeout, "delivery-timeout", "10s", "how long to try to hand in results after SIGTERM and the grace of the scripts; `duration`")
+	flags.StringVar(&f.spoolLimit, "spool-limit", "256MiB", "most output in the spool folder, a `size`; then scripts wait")
+	flags.StringVar(&f.filesLimit, "files-limit", "1GiB", "most files of runs in the spool folder, a `size`")
+	flags.StringVar(&f.idleTimeout, "idle-timeout", "", "`duration` without an item after which to end")
+	flags.StringVar(&f.maxAge, "max-age", "", "`duration` after which to end, when what runs has ended")
+	flags.Int64Var(&f.opts.MaxItems, "max-items", 0, "`number` of items after which to end")
+	flags.StringVar(&f.deliveryTimeout, "delivery-timeout", "10s", "`duration` to try to hand in results after SIGTERM and the grace of the scripts")
 	completeNoFiles(cmd, "server", "class", "shape", "name", "slots", "spool-limit", "files-limit", "idle-timeout", "max-age", "max-items", "delivery-timeout")
 	_ = cmd.MarkFlagDirname("spool") // it fails only for a flag that the command has not got
 	return cmd
