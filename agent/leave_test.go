@@ -202,7 +202,9 @@ func TestAnAgentWhoseNameAnotherProcessHasEndsItsScripts(t *testing.T) {
 	s.add(lease("wait"))
 	_, ended := start(t, options(t, s, r))
 	s.until(t, "it runs", func() bool { return len(s.slots) == 1 })
-	s.set(func() { s.refuse = connect.NewError(connect.CodeAlreadyExists, errors.New("another process has taken the name")) })
+	s.set(func() {
+		s.refuse = connect.NewError(connect.CodeAlreadyExists, errors.New("another process has taken the name"))
+	})
 	if err := ended(); bulkhead.CodeOf(err) != bulkhead.CodeUsage || !strings.Contains(err.Error(), "taken the name") {
 		t.Errorf("the error is %v", err)
 	}
