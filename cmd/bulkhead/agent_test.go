@@ -204,6 +204,23 @@ func TestAnAgentRunsScriptsAsTheyWereAskedFor(t *testing.T) {
 	s.ended(a, exitOK)
 }
 
+func TestAnAgentPutsTheFilesOfARunWhereItsScriptsAre(t *testing.T) {
+	s := newSite(t)
+	script := "#!/bin/sh\n[ \"$PWD\" = \"$BULKHEAD_FILES\" ] && find . -type f | sort; cat\n"
+	if err := os.WriteFile(filepath.Join(s.dir, "script"), []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(s.dir, "in"), bytes.Repeat([]byte("0123456789\n"), 300_000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.agent("a")
+	out, err := s.user("run", "--class", "c", "--file", "script", "--file", "class.yaml:conf/x", "--stdin-file", "in", "--", "./script").Output()
+	want := "./conf/x\n./script\n" + strings.Repeat("0123456789\n", 300_000)
+	if err != nil || string(out) != want {
+		t.Errorf("%v, %d bytes instead of %d: %.100q", err, len(out), len(want), out)
+	}
+}
+
 func TestAnAgentThatGetsSIGTERMEndsItsScriptsAndSaysSo(t *testing.T) {
 	s := newSite(t)
 	a := s.agent("a")
