@@ -108,8 +108,10 @@ func (l logged) Write(p []byte) (int, error) {
 }
 
 func options(t *testing.T, s *server, r agent.Runner) agent.Options {
+	client, end := s.client()
+	t.Cleanup(end)
 	return agent.Options{
-		Client: s.client(), Runner: r, Spool: filepath.Join(t.TempDir(), "spool"),
+		Client: client, Runner: r, Spool: filepath.Join(t.TempDir(), "spool"),
 		Agent: bulkhead.Agent{Name: "a", Kind: bulkhead.Kind{Class: "c"}, Slots: 2, Version: "test"}, API: 1,
 		Log: slog.New(slog.NewTextHandler(logged{t}, nil)),
 	}

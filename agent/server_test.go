@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"math/rand/v2"
@@ -47,6 +49,7 @@ type server struct {
 	exchange int // Exchanges that there were
 	renewals int
 	left     map[slotKey]bool
+	over     int           // results that counted
 	pushed   int64         // bytes that came with PushOutput
 	poll     time.Duration // of Renew
 }
@@ -77,13 +80,13 @@ const (
 	slow          // the answer takes a while
 )
 
-func newServer(t *testing.T) *server {
+func newServer(t testing.TB) *server {
 	s := &server{
 		changed: make(chan struct{}), calls: map[string]int{}, attempts: map[uint64]*record{}, files: map[string][]byte{},
 		slots: map[slotKey]uint64{}, left: map[slotKey]bool{}, poll: time.Second,
 	}
 	mux := http.NewServeMux()
-	mux.Handle(bulkheadv1connect.NewAgentServiceHandler(s))
+	mux.Handle(bulkheadv1connect.NewAgentServiceHandler(s, connect.WithCompressMinBytes(1024)))
 	s.http = httptest.NewUnstartedServer(s.faulty(mux))
 	s.http.EnableHTTP2 = true
 	s.http.StartTLS()
@@ -119,8 +122,13 @@ func (s *server) faulty(next http.Handler) http.Handler {
 	})
 }
 
-func (s *server) client() bulkheadv1connect.AgentServiceClient {
-	return bulkheadv1connect.NewAgentServiceClient(s.http.Client(), s.http.URL)
+// client has a connection of its own, as every agent has.
+func (s *server) client() (_ bulkheadv1connect.AgentServiceClient, end func()) {
+	roots := x509.NewCertPool()
+	roots.AddCert(s.http.Certificate())
+	transport := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13}}
+	client := bulkheadv1connect.NewAgentServiceClient(&http.Client{Transport: transport}, s.http.URL)
+	return client, transport.CloseIdleConnections
 }
 
 func (s *server) set(change func()) {
@@ -136,7 +144,7 @@ func (s *server) change() {
 }
 
 // until waits for something to be true of the server.
-func (s *server) until(t *testing.T, what string, is func() bool) {
+func (s *server) until(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	give := time.After(30 * time.Second)
 	for {
@@ -254,6 +262,7 @@ func (s *server) done(key slotKey, d *bulkheadv1.Done) {
 	r.take(d.GetOffset(), d.GetRest())
 	r.result = d.GetResult()
 	r.results++
+	s.over++
 	delete(s.slots, key)
 }
 
