@@ -81,6 +81,14 @@ func (t *attempt) renewed(sent time.Time) {
 	}
 }
 
+// release gives back what an attempt holds that does not run.
+func (t *attempt) release() {
+	if t.keep != nil {
+		t.keep.Stop()
+	}
+	t.end(nil)
+}
+
 // run makes the attempt.
 func (t *attempt) run() {
 	job, done, err := t.job()
@@ -107,10 +115,7 @@ const exitNotStarted = 126
 // finish turns the runner's result into the one to hand in.
 func (t *attempt) finish(res bulkhead.Result) {
 	cause := context.Cause(t.ctx)
-	if t.keep != nil {
-		t.keep.Stop()
-	}
-	t.end(nil)
+	t.release()
 	if res.How == bulkhead.HowCancel && cause != nil && !errors.Is(cause, errStopped) {
 		res.State, res.How = bulkhead.ItemFailed, bulkhead.HowInterrupt
 		if res.Error == "" {

@@ -103,11 +103,11 @@ func (s *slot) attempt(lease *bulkheadv1.Lease, sent time.Time) *attempt {
 	case <-a.calls.Done():
 	}
 	if a.holds(t.token()) {
-		t.end(nil)
+		t.release()
 		return nil // another slot has it, and its result will come from there
 	}
 	if s.last != nil && s.last.token() == t.token() {
-		t.end(nil)
+		t.release()
 		t.result, t.cut = s.last.result, s.last.cut
 		t.out.base, t.out.kept, t.out.lost = s.last.out.kept, s.last.out.kept, s.last.out.lost
 		return t
