@@ -355,11 +355,24 @@ func (s *Server) locked(ctx context.Context, id int64) (r *bulkhead.Run, unlock 
 	if err != nil {
 		return nil, nil, err
 	}
-	if r, err = s.opts.Store.Run(ctx, bulkhead.RunID(id)); err != nil {
+	if r, err = s.opts.Store.Run(ctx, bulkhead.RunID(id)); err == nil && !s.ours(r) {
+		err = conflict("use bulkhead there, without --server", "run %d was started on the server's own host, by the command line", r.ID)
+	}
+	if err != nil {
 		unlock()
 		return nil, nil, err
 	}
 	return r, unlock, nil
+}
+
+// ours reports whether a run came through here. The command line may use the same
+// state folder, for runs without a class that its own processes look after.
+func (s *Server) ours(r *bulkhead.Run) bool {
+	if r.Spec.Class != "" {
+		return true
+	}
+	_, ok := s.opts.Classes.Class("")
+	return ok
 }
 
 // Sweep removes runs that accept items and with which nobody has gone on for an
@@ -370,7 +383,7 @@ func (s *Server) Sweep(ctx context.Context) error {
 		return fmt.Errorf("look for runs that nobody goes on with: %w", err)
 	}
 	for _, r := range runs {
-		if r.State != bulkhead.RunAccepting {
+		if r.State != bulkhead.RunAccepting || !s.ours(r) {
 			continue
 		}
 		if err := s.sweep(ctx, r.ID); err != nil {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -99,6 +100,37 @@ func TestASubmissionThatIsGivenUpLeavesNothing(t *testing.T) {
 	}
 	if runs, err := s.store.Runs(t.Context(), 0); len(runs) != 0 || err != nil {
 		t.Fatal(len(runs), err)
+	}
+}
+
+func TestASubmissionWhoseEndIsNotKnownSaysSo(t *testing.T) {
+	s := newSite(t, nil, nil)
+	inner := s.web.Config.Handler
+	lose := map[string]bool{}
+	s.web.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if procedure := strings.TrimPrefix(req.URL.Path, "/bulkhead.v1.RunService/"); lose[procedure] {
+			inner.ServeHTTP(httptest.NewRecorder(), req) // it arrives, and its answer does not
+			panic(http.ErrAbortHandler)
+		}
+		inner.ServeHTTP(w, req)
+	})
+	c := s.client(nil, func(o *rpc.ClientOptions) { o.Tries = 2 })
+	for want, k := range map[string]struct {
+		items int64
+		lost  []string
+	}{
+		"was accepted all the same":                     {20_000, []string{"AcceptRun"}},
+		"it is not known whether the run was accepted":  {20_000, []string{"AcceptRun", "DeleteRun"}},
+		"it is not known whether the run was accepted:": {1, []string{"CreateRun"}},
+	} {
+		clear(lose)
+		for _, procedure := range k.lost {
+			lose[procedure] = true
+		}
+		err := c.Submit(t.Context(), &bulkhead.Run{Spec: spec()}, items(k.items, func(int64) string { return "x" }), hash)
+		if err == nil || !strings.Contains(err.Error(), want) || bulkhead.HintOf(err) == "" {
+			t.Errorf("%v (%s)", err, bulkhead.HintOf(err))
+		}
 	}
 }
 

@@ -9,9 +9,14 @@ import (
 	"math"
 	"time"
 
+	"connectrpc.com/connect"
+
 	"bulkhead.dev/bulkhead"
 	bulkheadv1 "bulkhead.dev/bulkhead/rpc/bulkhead/v1"
 )
+
+// giveUpTime is how long it is tried to remove a run that was given up.
+const giveUpTime = 3 * time.Second
 
 // Items travel in batches of about this size: few calls for millions of items,
 // and not much to send again after a break.
@@ -35,13 +40,32 @@ func (c *Client) Submit(ctx context.Context, r *bulkhead.Run, next func() (bulkh
 	}
 	s := submission{client: c, next: next, hash: hash, key: rand.Text()}
 	err := s.run(ctx, r)
-	if err != nil && s.id != 0 && !s.accepted {
-		// Best effort, and not for long: the server does it later otherwise.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
-		defer cancel()
-		_, _ = c.runs.DeleteRun(ctx, &bulkheadv1.DeleteRunRequest{Run: s.id})
+	if err == nil || s.accepted {
+		return err
 	}
-	return err
+	return s.giveUp(ctx, err)
+}
+
+// giveUp removes what the server has of a run that could not be submitted, and
+// says so when that is not sure: the call that ended accepting may have arrived.
+func (s *submission) giveUp(ctx context.Context, cause error) error {
+	refused := bulkhead.CodeOf(cause) != bulkhead.CodeInternal
+	gone := errors.New("there is no number to ask for")
+	if s.id != 0 {
+		// Not for long: otherwise the server does it later.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveUpTime)
+		defer cancel()
+		_, gone = s.client.runs.DeleteRun(ctx, &bulkheadv1.DeleteRunRequest{Run: s.id})
+	}
+	switch {
+	case !s.ending || refused || gone == nil:
+		return cause
+	case connect.CodeOf(gone) == connect.CodeFailedPrecondition:
+		return &bulkhead.Error{Code: bulkhead.CodeInternal, Err: cause, Message: fmt.Sprintf("run %d was accepted all the same", s.id),
+			Hint: fmt.Sprintf("bulkhead cancel %d ends it", s.id)}
+	}
+	return &bulkhead.Error{Code: bulkhead.CodeInternal, Err: cause, Message: "it is not known whether the run was accepted",
+		Hint: "bulkhead ls shows it, if so; " + bulkhead.HintOf(cause)}
 }
 
 // carriable refuses numbers that a message would change.
@@ -60,6 +84,7 @@ type submission struct {
 	hash     func() string
 	key      string
 	id       int64
+	ending   bool // the call that ends accepting was made
 	accepted bool
 	total    int64
 	ahead    *bulkheadv1.Item // read, and too large for the last batch
@@ -75,6 +100,7 @@ func (s *submission) run(ctx context.Context, r *bulkhead.Run) error {
 		req.Hash = s.hash()
 	}
 	var run *bulkheadv1.Run
+	s.ending = last
 	err = s.client.call(ctx, func(ctx context.Context) error {
 		res, err := s.client.runs.CreateRun(ctx, req)
 		run = res.GetRun()
@@ -107,6 +133,7 @@ func (s *submission) append(ctx context.Context, items []*bulkheadv1.Item) error
 }
 
 func (s *submission) accept(ctx context.Context) (run *bulkheadv1.Run, err error) {
+	s.ending = true
 	req := &bulkheadv1.AcceptRunRequest{Run: s.id, Total: s.total, Hash: s.hash()}
 	err = s.client.call(ctx, func(ctx context.Context) error {
 		res, err := s.client.runs.AcceptRun(ctx, req)

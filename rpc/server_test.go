@@ -429,6 +429,28 @@ func TestARunThatNobodyGoesOnWithIsRemoved(t *testing.T) {
 	}
 }
 
+func TestRunsOfTheCommandLineAreLeftAlone(t *testing.T) {
+	clock := time.Now()
+	s := newSite(t, nil, func(o *rpc.Options) { o.Now = func() time.Time { return clock } })
+	r := &bulkhead.Run{Spec: bulkhead.Spec{Command: []string{"x"}, Columns: []string{"1"}, Limit: 1}, Created: clock}
+	if err := s.store.Create(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := s.rpc.Sweep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		clock = clock.Add(2 * time.Hour)
+	}
+	c := s.client(nil, nil)
+	if err := c.Delete(t.Context(), r.ID); bulkhead.CodeOf(err) != bulkhead.CodeConflict {
+		t.Error(err)
+	}
+	if _, err := c.Run(t.Context(), r.ID); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestClassesSayWhatWaitsForWhat(t *testing.T) {
 	s := newSite(t, nil, nil)
 	got, err := s.client(nil, nil).Classes(t.Context())
