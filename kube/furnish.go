@@ -78,7 +78,8 @@ func (c *Controller) furnish(ctx context.Context, class *v1alpha1.ScriptClass, m
 		}
 		done.policy, done.version = policy.UID, policy.Generation
 	case there.UID != "":
-		if err := c.client.Delete(ctx, &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: class.Namespace, Name: there.Name}}); client.IgnoreNotFound(err) != nil {
+		own := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: class.Namespace, Name: there.Name}}
+		if err := c.client.Delete(ctx, own, client.DisableReadYourWritesConsistency); client.IgnoreNotFound(err) != nil {
 			return fmt.Errorf("delete NetworkPolicy %s: %w", there.Name, err)
 		}
 	}
@@ -102,7 +103,10 @@ func (c *Controller) apply(ctx context.Context, object client.Object) error {
 		return err
 	}
 	u := &unstructured.Unstructured{Object: fields}
-	if err := c.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(fieldManager), client.ForceOwnership); err != nil {
+	// To wait until a watch shows it would take a watch: of all Secrets.
+	err = c.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(fieldManager), client.ForceOwnership,
+		client.DisableReadYourWritesConsistency)
+	if err != nil {
 		return err
 	}
 	object.SetUID(u.GetUID())

@@ -13,8 +13,11 @@ import (
 
 	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	clientgo "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -23,10 +26,6 @@ import (
 	"bulkhead.dev/bulkhead/kube/api/v1alpha1"
 	"bulkhead.dev/bulkhead/lab"
 )
-
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m)
-}
 
 // server is the server that a test plays: it decides what work there is, and
 // which agents are connected.
@@ -139,6 +138,8 @@ func (s *server) reason(class string) (reason string) {
 	return reason
 }
 
+const userAgent = "bulkhead-test"
+
 // cluster is a lab that knows ScriptClass.
 type cluster struct {
 	*lab.Lab
@@ -156,7 +157,7 @@ func start(t *testing.T) *cluster {
 		}
 	})
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, v1alpha1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{clientgo.AddToScheme, v1alpha1.AddToScheme} {
 		if err := add(scheme); err != nil {
 			t.Fatal(err)
 		}
@@ -168,12 +169,41 @@ func start(t *testing.T) *cluster {
 	return &cluster{l, api}
 }
 
-// options are those of a controller for one namespace.
+// namespace is one where pods must keep the restricted profile, and where an
+// account of the controller may do what Rules say and nothing else.
+func (c *cluster) namespace(t *testing.T) string {
+	t.Helper()
+	ns := c.Namespace(t)
+	ctx := t.Context()
+	restricted := []byte(`{"metadata":{"labels":{"pod-security.kubernetes.io/enforce":"restricted"}}}`)
+	_, err := c.Client().CoreV1().Namespaces().Patch(ctx, ns, types.MergePatchType, restricted, metav1.PatchOptions{})
+	if err == nil {
+		_, err = c.Client().RbacV1().Roles(ns).Create(ctx, &rbacv1.Role{
+			ObjectMeta: metav1.ObjectMeta{Name: "bulkhead"}, Rules: kube.Rules(),
+		}, metav1.CreateOptions{})
+	}
+	if err == nil {
+		_, err = c.Client().RbacV1().RoleBindings(ns).Create(ctx, &rbacv1.RoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: "bulkhead"},
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "bulkhead"},
+			Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: ns, Name: "bulkhead"}},
+		}, metav1.CreateOptions{})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ns
+}
+
+// options are those of a controller for one namespace, with the rights it needs.
 func options(config *rest.Config, ns string) kube.Options {
-	config.UserAgent = "bulkhead-test/1"
+	config.UserAgent = userAgent + "/1"
+	config.Impersonate.UserName = "system:serviceaccount:" + ns + ":bulkhead"
 	return kube.Options{
 		Config: config, Namespace: ns, Server: "https://bulkhead.bulkhead.svc:8443", Image: lab.BulkheadImage,
-		Access:        func(class string) kube.Access { return kube.Access{Token: []byte("token of " + class), CA: []byte("CA")} },
+		Access: func(class string) kube.Access {
+			return kube.Access{Token: []byte("token of " + class), CA: []byte("CA")}
+		},
 		PodsPerSecond: 50, PodsBurst: 50,
 	}
 }
@@ -184,6 +214,7 @@ func run(t *testing.T, s *server, o kube.Options) (c *kube.Controller, stop func
 	if testing.Verbose() {
 		o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
+	before := goleak.IgnoreCurrent()
 	c, err := kube.New(s, o)
 	if err != nil {
 		t.Fatal(err)
@@ -195,6 +226,12 @@ func run(t *testing.T, s *server, o kube.Options) (c *kube.Controller, stop func
 		cancel()
 		if err := <-done; err != nil {
 			t.Error("run:", err)
+		}
+		// Connections are the transport's, and the tests have some, too.
+		if err := goleak.Find(before, goleak.IgnoreAnyFunction("net/http.(*http2ClientConn).readLoop"),
+			goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
+			goleak.IgnoreAnyFunction("golang.org/x/net/http2.(*ClientConn).readLoop")); err != nil {
+			t.Error(err)
 		}
 	})
 	t.Cleanup(stop)
