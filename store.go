@@ -10,12 +10,13 @@ type Batch struct {
 	Ended    []Attempt // attempts that ended: their lease goes, their row comes
 	Requeued []Requeue // items that will get another attempt
 	Leases   []Lease   // given; an attempt above 1 takes its Requeue with it
+	Returned []Lease   // given before, and not used: the items are as they were
 	Requests []int64   // requests that were carried out
 }
 
 // Empty reports whether there is nothing to commit.
 func (b *Batch) Empty() bool {
-	return len(b.Runs)+len(b.Ended)+len(b.Requeued)+len(b.Leases)+len(b.Requests) == 0
+	return len(b.Runs)+len(b.Ended)+len(b.Requeued)+len(b.Leases)+len(b.Returned)+len(b.Requests) == 0
 }
 
 // Requeue is an item that waits for another attempt.

@@ -345,6 +345,27 @@ func TestWhatAnAgentHeldThatIsGoneIsLostAtOnce(t *testing.T) {
 	}
 }
 
+func TestALeaseThatComesBackUnusedIsGivenToAnother(t *testing.T) {
+	s := serve(t)
+	id := s.submit(2, bulkhead.Spec{})
+	l := s.lease(who("pod", 1), 0)
+	unused := bulkhead.Result{State: bulkhead.ItemFailed, How: bulkhead.HowInterrupt}
+	if _, err := s.ask(engine.Ask{Agent: who("pod", 1), Leaving: true, Done: &engine.Done{Lease: l, Result: unused}}); err != nil {
+		t.Fatal(err)
+	}
+	if c := s.counts(id); c.Queued != 2 || c.Running+c.Failed != 0 {
+		t.Errorf("%+v", c)
+	}
+	s.kill()
+	s.start() // it is so in the store, too
+	for range 2 {
+		s.hand(who("other", 1), s.lease(who("other", 1), 0))
+	}
+	if c := s.counts(id); c.Succeeded != 2 {
+		t.Errorf("%+v", c)
+	}
+}
+
 func TestAWorkerGetsOnlyWhatIsOfItsKind(t *testing.T) {
 	s := serve(t)
 	s.submit(1, bulkhead.Spec{Class: "b"})

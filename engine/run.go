@@ -249,6 +249,11 @@ func (e *Engine) finish(b *bulkhead.Batch, d *Done, now time.Time) error {
 	if l == nil || l.Token != d.Lease.Token {
 		return fmt.Errorf("result for run %d item %d without its lease", r.ID, d.Lease.Item.Index)
 	}
+	if notStarted(d.Result) && r.Ending == 0 {
+		b.Returned = append(b.Returned, l.Lease)
+		e.unlease(r, l.Item.Index)
+		return nil
+	}
 	e.release(r, l)
 	if l.agent != nil {
 		e.settled = append(e.settled, l.Lease)
@@ -277,6 +282,10 @@ func (e *Engine) finish(b *bulkhead.Batch, d *Done, now time.Time) error {
 	}
 	return nil
 }
+
+// notStarted: the worker got the lease when it was about to go, and says that it
+// made no use of it.
+func notStarted(r bulkhead.Result) bool { return r.How == bulkhead.HowInterrupt && r.Started.IsZero() }
 
 // retries reports whether a failed attempt is followed by another one.
 func (r *run) retries(a bulkhead.Attempt) bool {

@@ -30,6 +30,11 @@ func (s *Store) Commit(_ context.Context, b *bulkhead.Batch) error {
 				return fmt.Errorf("requeue: %w", err)
 			}
 		}
+		for i := range b.Returned {
+			if err := takeBack(c, &b.Returned[i]); err != nil {
+				return fmt.Errorf("take back lease: %w", err)
+			}
+		}
 		for i := range b.Leases {
 			if err := giveLease(c, created, &b.Leases[i]); err != nil {
 				return fmt.Errorf("give lease: %w", err)
@@ -109,6 +114,20 @@ func giveLease(c *sqlite.Conn, created map[bulkhead.RunID]time.Time, l *bulkhead
 	}
 	stmt.BindText(10, l.Worker)
 	_, err = step(c, stmt)
+	return err
+}
+
+// takeBack ends a lease that was not used. An item that was never leased before is
+// queued by having no row.
+func takeBack(c *sqlite.Conn, l *bulkhead.Lease) error {
+	n, err := exec(c, `DELETE FROM leases WHERE run = ? AND item = ? AND attempt = ?`, int64(l.Run), l.Item.Index, int64(l.Attempt))
+	if err != nil || l.Attempt == 1 {
+		return err
+	}
+	if n != 1 {
+		return fmt.Errorf("run %d item %d attempt %d has no lease", l.Run, l.Item.Index, l.Attempt)
+	}
+	_, err = exec(c, `INSERT INTO requeued (run, item, attempt, due) VALUES (?,?,?,0)`, int64(l.Run), l.Item.Index, int64(l.Attempt))
 	return err
 }
 
