@@ -79,7 +79,8 @@ func (c *Controller) furnish(ctx context.Context, class *v1alpha1.ScriptClass, m
 		done.policy, done.version = policy.UID, policy.Generation
 	case there.UID != "":
 		own := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: class.Namespace, Name: there.Name}}
-		if err := c.client.Delete(ctx, own, client.DisableReadYourWritesConsistency); client.IgnoreNotFound(err) != nil {
+		err := c.client.Delete(ctx, own, client.DisableReadYourWritesConsistency)
+		if client.IgnoreNotFound(err) != nil {
 			return fmt.Errorf("delete NetworkPolicy %s: %w", there.Name, err)
 		}
 	}
@@ -89,8 +90,7 @@ func (c *Controller) furnish(ctx context.Context, class *v1alpha1.ScriptClass, m
 
 // policyThere is what the cluster has of the class's own policy, as watched.
 func (c *Controller) policyThere(ctx context.Context, class *v1alpha1.ScriptClass) (metav1.ObjectMeta, error) {
-	var p metav1.PartialObjectMetadata
-	p.SetGroupVersionKind(networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"))
+	var p networkingv1.NetworkPolicy
 	err := c.client.Get(ctx, types.NamespacedName{Namespace: class.Namespace, Name: ownedName(class.Name)}, &p)
 	return p.ObjectMeta, client.IgnoreNotFound(err)
 }

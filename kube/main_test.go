@@ -229,7 +229,8 @@ func run(t *testing.T, s *server, o kube.Options) (c *kube.Controller, stop func
 		}
 		// Connections are the transport's, and the tests have some, too.
 		if err := goleak.Find(before, goleak.IgnoreAnyFunction("net/http.(*http2ClientConn).readLoop"),
-			goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
+			goleak.IgnoreAnyFunction("bulkhead.dev/bulkhead/lab.(*Proxy).copy"), goleak.IgnoreAnyFunction("bulkhead.dev/bulkhead/lab.(*Proxy).copy.func1"),
+			goleak.IgnoreAnyFunction("bulkhead.dev/bulkhead/lab.(*Proxy).pass"), goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
 			goleak.IgnoreAnyFunction("golang.org/x/net/http2.(*ClientConn).readLoop")); err != nil {
 			t.Error(err)
 		}
@@ -239,12 +240,12 @@ func run(t *testing.T, s *server, o kube.Options) (c *kube.Controller, stop func
 }
 
 // class is a class whose pods run on fake nodes.
-func class(ns, name string, max int) *v1alpha1.ScriptClass {
+func class(ns, name string, workers int) *v1alpha1.ScriptClass {
 	return &v1alpha1.ScriptClass{
 		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name},
 		Spec: v1alpha1.ScriptClassSpec{
 			Image:    lab.BusyboxImage,
-			Workers:  v1alpha1.Workers{Max: int32(max)},
+			Workers:  v1alpha1.Workers{Max: int32(workers)},
 			Template: v1alpha1.PodTemplate{NodeSelector: map[string]string{lab.FakeNodeLabel: ""}},
 		},
 	}

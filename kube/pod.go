@@ -42,7 +42,7 @@ const (
 	accessDir       = "/bulkhead-access"
 	binDir          = "/bulkhead-bin"
 	spoolDir        = "/bulkhead-spool"
-	tokenKey        = "token" //nolint:gosec // the name of a key
+	tokenKey        = "token"
 	caKey           = "ca.crt"
 	agentNameEnv    = "BULKHEAD_AGENT_NAME"
 	nobody          = 65532 // who has no name in most images

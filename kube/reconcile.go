@@ -83,7 +83,7 @@ func (c *Controller) Reconcile(ctx context.Context, req reconcile.Request) (reco
 
 	// 3. Do it.
 	c.sayGone(req.NamespacedName, s, &d)
-	err = c.end(ctx, s, &d, req.Namespace)
+	err = c.end(ctx, &d, req.Namespace)
 	m.backoff.settle(s.workers, len(d.stuck) > 0)
 	c.start(ctx, &class, m, s, &d, templates)
 	err = errors.Join(err, c.report(ctx, &class, m, s, &d))
@@ -108,7 +108,7 @@ func (c *Controller) release(ctx context.Context, class types.NamespacedName, m 
 	}
 	d := decide(s)
 	c.sayGone(class, s, &d)
-	if err := c.end(ctx, s, &d, class.Namespace); err != nil {
+	if err := c.end(ctx, &d, class.Namespace); err != nil {
 		return reconcile.Result{}, err
 	}
 	c.block(class.String(), m, fmt.Sprintf("class %s does not exist", class))
@@ -242,7 +242,7 @@ func (c *Controller) sayGone(class types.NamespacedName, s *snapshot, d *decisio
 }
 
 // end lets workers go and deletes pods.
-func (c *Controller) end(ctx context.Context, s *snapshot, d *decision, namespace string) error {
+func (c *Controller) end(ctx context.Context, d *decision, namespace string) error {
 	for _, name := range d.retire {
 		c.work.Retire(namespace + "/" + name)
 	}

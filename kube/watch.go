@@ -10,7 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -101,7 +100,7 @@ func (c *Controller) manager() (manager.Manager, error) {
 			DefaultWatchErrorHandler:    c.noteAway,
 			ByObject: map[client.Object]cache.ByObject{
 				&corev1.Pod{}:                 {Label: labels.NewSelector().Add(*ours), Transform: slim, UnsafeDisableDeepCopy: &yes},
-				&networkingv1.NetworkPolicy{}: {Label: labels.NewSelector().Add(*ours)},
+				&networkingv1.NetworkPolicy{}: {Label: labels.NewSelector().Add(*ours), Transform: slim},
 			},
 		},
 	}
@@ -133,12 +132,10 @@ func (c *Controller) watch(m manager.Manager) error {
 	if err != nil {
 		return err
 	}
-	policy := &metav1.PartialObjectMetadata{}
-	policy.SetGroupVersionKind(networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"))
 	for _, s := range []source.Source{
 		source.Kind(m.GetCache(), &v1alpha1.ScriptClass{}, c.classEvents()),
 		source.Kind(m.GetCache(), &corev1.Pod{}, c.podEvents()),
-		source.Kind(m.GetCache(), policy, c.policyEvents()),
+		source.Kind(m.GetCache(), &networkingv1.NetworkPolicy{}, c.policyEvents()),
 		source.Func(c.watchWork),
 	} {
 		if err := ctl.Watch(s); err != nil {
@@ -148,8 +145,12 @@ func (c *Controller) watch(m manager.Manager) error {
 	return m.Add(manager.RunnableFunc(func(ctx context.Context) error { return c.learnAll(ctx, m.GetCache()) }))
 }
 
-// slim keeps of a pod what the controller looks at: a thousand are in memory.
+// slim keeps of a pod or a policy what the controller looks at: a thousand are in memory.
 func slim(o any) (any, error) {
+	if policy, ok := o.(*networkingv1.NetworkPolicy); ok {
+		policy.ManagedFields, policy.Spec = nil, networkingv1.NetworkPolicySpec{} // its generation says all
+		return policy, nil
+	}
 	p, ok := o.(*corev1.Pod)
 	if !ok {
 		return o, nil // a tombstone
@@ -180,10 +181,11 @@ func slimStatuses(all []corev1.ContainerStatus) []corev1.ContainerStatus {
 // learnAll waits until the cluster has said what classes there are. Events say
 // the same, but not when they are all there.
 func (c *Controller) learnAll(ctx context.Context, from cache.Cache) error {
-	if _, err := from.GetInformer(ctx, &v1alpha1.ScriptClass{}); err != nil {
-		if ctx.Err() != nil {
-			return nil // it ends
-		}
+	_, err := from.GetInformer(ctx, &v1alpha1.ScriptClass{})
+	if ctx.Err() != nil {
+		return nil // it ends
+	}
+	if err != nil {
 		return fmt.Errorf("watch the classes: %w", err)
 	}
 	var all v1alpha1.ScriptClassList
@@ -242,14 +244,14 @@ func (c *Controller) podEvents() handler.TypedEventHandler[*corev1.Pod, reconcil
 	}
 }
 
-func (c *Controller) policyEvents() handler.TypedEventHandler[*metav1.PartialObjectMetadata, reconcile.Request] {
-	return handler.TypedFuncs[*metav1.PartialObjectMetadata, reconcile.Request]{
-		UpdateFunc: func(_ context.Context, e event.TypedUpdateEvent[*metav1.PartialObjectMetadata], q queue) {
+func (c *Controller) policyEvents() handler.TypedEventHandler[*networkingv1.NetworkPolicy, reconcile.Request] {
+	return handler.TypedFuncs[*networkingv1.NetworkPolicy, reconcile.Request]{
+		UpdateFunc: func(_ context.Context, e event.TypedUpdateEvent[*networkingv1.NetworkPolicy], q queue) {
 			if e.ObjectOld.Generation != e.ObjectNew.Generation {
 				q.Add(classOf(e.ObjectNew))
 			}
 		},
-		DeleteFunc: func(_ context.Context, e event.TypedDeleteEvent[*metav1.PartialObjectMetadata], q queue) {
+		DeleteFunc: func(_ context.Context, e event.TypedDeleteEvent[*networkingv1.NetworkPolicy], q queue) {
 			q.Add(classOf(e.Object))
 		},
 	}

@@ -63,6 +63,9 @@ func (a *app) classFrom(ctx context.Context, cluster clientcmd.ClientConfig, wor
 	if format != "yaml" && format != "json" {
 		return usage("yaml or json", "-o %q is not a format", format)
 	}
+	if kind, name, _ := strings.Cut(workload, "/"); kind == "" || name == "" {
+		return usage("for example deployment/web", "%q is not KIND/NAME", workload)
+	}
 	namespace, _, err := cluster.Namespace()
 	if err != nil {
 		return usage("name one with --kubeconfig or KUBECONFIG", "the kubeconfig cannot be read: %v", err)
@@ -100,10 +103,7 @@ func (a *app) classFrom(ctx context.Context, cluster clientcmd.ClientConfig, wor
 
 // readWorkload reads KIND/NAME from the cluster.
 func readWorkload(ctx context.Context, client kubernetes.Interface, namespace, workload string) (object runtime.Object, err error) {
-	kind, name, ok := strings.Cut(workload, "/")
-	if !ok || name == "" {
-		return nil, usage("for example deployment/web", "%q is not KIND/NAME", workload)
-	}
+	kind, name, _ := strings.Cut(workload, "/")
 	switch strings.ToLower(kind) {
 	case "job", "jobs", "job.batch", "jobs.batch":
 		object, err = client.BatchV1().Jobs(namespace).Get(ctx, name, metav1.GetOptions{})
