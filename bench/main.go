@@ -3,7 +3,7 @@
 // shared machine say little.
 //
 //	go run ./bench                 everything (about 15 minutes on two cores)
-//	go run ./bench -only true      one part: true, engine, latency, large
+//	go run ./bench -only true      one part: true, engine, latency, large, server
 //	go run ./bench -scale 0.1      a tenth of the items
 //
 // `make bench` builds the binary and installs the peers first.
@@ -30,6 +30,7 @@ type row struct {
 // bench is one run of the benchmarks.
 type bench struct {
 	binary string
+	pprof  string // where the server serves profiles; "": nowhere
 	dir    string // scratch, removed at the end
 	scale  float64
 	rows   []row
@@ -41,9 +42,10 @@ func main() {
 		return
 	}
 	b := &bench{}
-	only := flag.String("only", "", "one part: true, engine, latency, large")
+	only := flag.String("only", "", "one part: true, engine, latency, large, server")
 	flag.StringVar(&b.binary, "bulkhead", "bin/bulkhead", "the binary to measure")
 	flag.Float64Var(&b.scale, "scale", 1, "share of the items")
+	flag.StringVar(&b.pprof, "pprof", "", "address where the measured server serves profiles, to see where the time goes")
 	tmp := flag.String("tmp", "", "folder for scratch files, on the disk to measure")
 	flag.Parse()
 	if err := b.run(*only, *tmp); err != nil {
@@ -63,7 +65,7 @@ func (b *bench) run(only, tmp string) (err error) {
 	for _, part := range []struct {
 		name string
 		fn   func() error
-	}{{"latency", b.latency}, {"true", b.shortItems}, {"engine", b.engine}, {"large", b.large}} {
+	}{{"latency", b.latency}, {"true", b.shortItems}, {"engine", b.engine}, {"large", b.large}, {"server", b.server}} {
 		if only != "" && only != part.name {
 			continue
 		}
