@@ -15,17 +15,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
-)
 
-// row is one line of the table.
-type row struct {
-	what, value, target, peer string
-	ok                        bool
-}
+	"bulkhead.dev/bulkhead/bench/table"
+)
 
 // bench is one run of the benchmarks.
 type bench struct {
@@ -33,7 +28,7 @@ type bench struct {
 	pprof  string // where the server serves profiles; "": nowhere
 	dir    string // scratch, removed at the end
 	scale  float64
-	rows   []row
+	table.Table
 }
 
 func main() {
@@ -74,44 +69,8 @@ func (b *bench) run(only, tmp string) (err error) {
 			return fmt.Errorf("%s: %w", part.name, err)
 		}
 	}
-	b.print()
+	b.Print(os.Stdout, "; scratch on "+b.dir)
 	return nil
-}
-
-func (b *bench) print() {
-	fmt.Printf("machine: %s, %d CPUs, %s, %s; scratch on %s\n\n", cpuModel(), runtime.NumCPU(), kernel(), runtime.Version(), b.dir)
-	fmt.Printf("%-62s %14s %14s  %s\n", "what", "measured", "target", "beside")
-	for _, r := range b.rows {
-		mark := "missed"
-		if r.ok {
-			mark = "met"
-		}
-		if r.target == "" {
-			mark = ""
-		}
-		fmt.Printf("%-62s %14s %14s  %s %s\n", r.what, r.value, r.target, r.peer, mark)
-	}
-}
-
-// atMost adds a row whose value should not exceed the target.
-func (b *bench) atMost(what string, value, target float64, unit, peer string) {
-	b.rows = append(b.rows, row{what, format(value, unit), "≤ " + format(target, unit), peer, value <= target})
-}
-
-// note adds a row without a target.
-func (b *bench) note(what, value, peer string) {
-	b.rows = append(b.rows, row{what: what, value: value, peer: peer})
-}
-
-func (b *bench) atLeast(what string, value, target float64, unit, peer string) {
-	b.rows = append(b.rows, row{what, format(value, unit), "≥ " + format(target, unit), peer, value >= target})
-}
-
-func format(v float64, unit string) string {
-	if v >= 1000 {
-		return fmt.Sprintf("%.0f%s", v, unit)
-	}
-	return fmt.Sprintf("%.3g%s", v, unit)
 }
 
 func (b *bench) items(n float64) int { return max(int(n*b.scale), 20) }
@@ -136,19 +95,4 @@ func (b *bench) timed(state, stdin string, name string, args ...string) (time.Du
 func median(d []time.Duration) time.Duration {
 	slices.Sort(d)
 	return d[len(d)/2]
-}
-
-func cpuModel() string {
-	data, _ := os.ReadFile("/proc/cpuinfo") // only a label
-	for line := range strings.Lines(string(data)) {
-		if name, ok := strings.CutPrefix(line, "model name"); ok {
-			return strings.Trim(name, "\t :\n")
-		}
-	}
-	return runtime.GOARCH
-}
-
-func kernel() string {
-	data, _ := os.ReadFile("/proc/sys/kernel/osrelease") // only a label
-	return "Linux " + strings.TrimSpace(string(data))
 }

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"bulkhead.dev/bulkhead/bench/table"
 )
 
 // shortItems runs /bin/true as often as fits, two at a time, with output
@@ -46,13 +48,13 @@ func (b *bench) shortItems() error {
 	}
 	perItem := func(d time.Duration, n int) float64 { return d.Seconds() / float64(n) }
 	what := fmt.Sprintf("%d × /bin/true, two at a time: wall time / ", n)
-	b.atMost(what+"xargs -P2 -n1", perItem(ours, n)/perItem(xargs, n), 0.8, "",
+	b.AtMost(what+"xargs -P2 -n1", perItem(ours, n)/perItem(xargs, n), 0.8, "",
 		fmt.Sprintf("%.0f/s, xargs %.0f/s;", 1/perItem(ours, n), 1/perItem(xargs, n)))
 	// What no tool can do without: below it, a target is out of reach.
-	b.note(what+"xargs, by fork, exec and wait alone", format(perItem(bare, n)/perItem(xargs, n), ""),
+	b.Note(what+"xargs, by fork, exec and wait alone", table.Format(perItem(bare, n)/perItem(xargs, n), ""),
 		fmt.Sprintf("%.0f/s, nothing kept;", 1/perItem(bare, n)))
-	b.note("write and sync a page, as each of these commits does: median", format(syncing.Seconds()*1000, " ms"), "")
-	b.atMost(what+"parallel -j2", perItem(ours, n)/perItem(parallel, few), 0.15, "",
+	b.Note("write and sync a page, as each of these commits does: median", table.Format(syncing.Seconds()*1000, " ms"), "")
+	b.AtMost(what+"parallel -j2", perItem(ours, n)/perItem(parallel, few), 0.15, "",
 		fmt.Sprintf("parallel %.0f/s (of %d);", 1/perItem(parallel, few), few))
 	return nil
 }
@@ -132,7 +134,7 @@ func (b *bench) latency() error {
 		ours = append(ours, d)
 	}
 	more := median(ours) - median(direct)
-	b.atMost("submit to process start, one script: median, over the script itself", more.Seconds()*1000, 10, " ms",
+	b.AtMost("submit to process start, one script: median, over the script itself", more.Seconds()*1000, 10, " ms",
 		fmt.Sprintf("%.1f ms and %.1f ms;", median(ours).Seconds()*1000, median(direct).Seconds()*1000))
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 
 	"bulkhead.dev/bulkhead"
 	"bulkhead.dev/bulkhead/agent"
+	"bulkhead.dev/bulkhead/bench/table"
 	"bulkhead.dev/bulkhead/rpc"
 	"bulkhead.dev/bulkhead/rpc/bulkhead/v1/bulkheadv1connect"
 )
@@ -44,7 +45,7 @@ func (b *bench) server() (err error) {
 		return err
 	}
 	what := fmt.Sprintf("server, %d simulated agents, %d items queued: ", simulated, queued)
-	b.note(what+"submitted", format(took.Seconds(), " s"), "")
+	b.Note(what+"submitted", table.Format(took.Seconds(), " s"), "")
 	const mib = 1 << 20
 	accepted, err := s.peakMemory()
 	if err != nil {
@@ -73,11 +74,11 @@ func (b *bench) server() (err error) {
 	if err != nil {
 		return err
 	}
-	b.atLeast(what+"finished", work.perSecond(), 5000, "/s", fmt.Sprintf("of %d;", work.items))
-	b.atMost(what+"peak memory", float64(peak)/mib, 200, " MiB", fmt.Sprintf("%.0f MiB once accepted;", float64(accepted)/mib))
-	b.note(what+"CPU per item", format(work.server.Seconds()*1e6/float64(work.items), " µs"),
+	b.AtLeast(what+"finished", work.perSecond(), 5000, "/s", fmt.Sprintf("of %d;", work.items))
+	b.AtMost(what+"peak memory", float64(peak)/mib, 200, " MiB", fmt.Sprintf("%.0f MiB once accepted;", float64(accepted)/mib))
+	b.Note(what+"CPU per item", table.Format(work.server.Seconds()*1e6/float64(work.items), " µs"),
 		fmt.Sprintf("its agents %.0f µs;", work.agents.Seconds()*1e6/float64(work.items)))
-	b.note(fmt.Sprintf("server, %d idle agents: CPU", simulated), format(100*idle.Seconds()/idleFor.Seconds(), " %"), "of one CPU;")
+	b.Note(fmt.Sprintf("server, %d idle agents: CPU", simulated), table.Format(100*idle.Seconds()/idleFor.Seconds(), " %"), "of one CPU;")
 	return nil
 }
 

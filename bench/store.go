@@ -45,11 +45,11 @@ func (b *bench) engine() error {
 	}
 	const mib = 1 << 20
 	what := fmt.Sprintf("engine, no-op worker, %d items: ", n)
-	b.atMost(what+"accepted", large.AcceptSeconds, 3, " s", "")
-	b.atLeast(what+"finished", float64(n)/large.RunSeconds, 50_000, "/s", fmt.Sprintf("%d workers;", noopWorkers))
-	b.atMost(what+"peak memory", float64(large.PeakMemory)/mib, 150, " MiB", "")
-	b.atMost(what+"above that of 10,000 items", float64(large.PeakMemory-small.PeakMemory)/mib, 50, " MiB", "")
-	b.atMost(what+"store per item", float64(large.Store)/float64(n), 100, " B", "")
+	b.AtMost(what+"accepted", large.AcceptSeconds, 3, " s", "")
+	b.AtLeast(what+"finished", float64(n)/large.RunSeconds, 50_000, "/s", fmt.Sprintf("%d workers;", noopWorkers))
+	b.AtMost(what+"peak memory", float64(large.PeakMemory)/mib, 150, " MiB", "")
+	b.AtMost(what+"above that of 10,000 items", float64(large.PeakMemory-small.PeakMemory)/mib, 50, " MiB", "")
+	b.AtMost(what+"store per item", float64(large.Store)/float64(n), 100, " B", "")
 	return nil
 }
 
@@ -189,7 +189,7 @@ func (b *bench) large() error {
 			}
 			took = append(took, d)
 		}
-		b.atMost(fmt.Sprintf("%s, %d runs, %d attempts: median", args[0], runs, runs*per), median(took).Seconds()*1000, 100, " ms", "whole process;")
+		b.AtMost(fmt.Sprintf("%s, %d runs, %d attempts: median", args[0], runs, runs*per), median(took).Seconds()*1000, 100, " ms", "whole process;")
 	}
 	return nil
 }
