@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -46,6 +47,7 @@ type Request struct {
 	Verb     string // in lower case: get, list, watch, create, …
 	Resource string // with its subresource: "pods/status"; a path for what is none: "/readyz"
 	Code     int    // of HTTP
+	Fresh    bool   // a list that names no resource version, so that a cache may not answer it
 }
 
 // Requests counts requests.
@@ -209,8 +211,11 @@ func (a *audit) note(e *event) {
 		return
 	}
 	client, _, _ := strings.Cut(e.UserAgent, "/")
-	path, _, _ := strings.Cut(e.RequestURI, "?")
+	path, query, _ := strings.Cut(e.RequestURI, "?")
 	r := Request{User: e.User.Username, Client: client, Verb: e.Verb, Resource: path, Code: e.ResponseStatus.Code}
+	if asked, err := url.ParseQuery(query); err == nil && e.Verb == "list" {
+		r.Fresh = asked.Get("resourceVersion") == "" && asked.Get("continue") == ""
+	}
 	if ref := e.ObjectRef; ref != nil {
 		r.Resource = ref.Resource
 		if ref.Subresource != "" {
