@@ -416,6 +416,27 @@ func TestARunWaitsWithTheReasonWhyNoWorkerComes(t *testing.T) {
 	}
 }
 
+func TestWhoWatchesARunIsToldWhatWasAskedOfIt(t *testing.T) {
+	s := serve(t)
+	id := s.submit(2, bulkhead.Spec{})
+	s.settle()
+	for _, q := range []bulkhead.Request{
+		{Kind: bulkhead.RequestPause}, {Kind: bulkhead.RequestLimit, Limit: 3}, {Kind: bulkhead.RequestResume},
+	} {
+		_, _, changed, _ := s.StatusOf(id, 0)
+		q.Run = id
+		if _, err := s.store.Ask(t.Context(), q); err != nil {
+			t.Fatal(err)
+		}
+		s.settle()
+		select {
+		case <-changed:
+		default:
+			t.Errorf("nobody was told of a %s", q.Kind)
+		}
+	}
+}
+
 func TestAnAskThatIsRepeatedWhileTheFirstWaitsGetsTheLease(t *testing.T) {
 	s := serve(t)
 	first := make(chan error, 1)

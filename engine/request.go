@@ -44,6 +44,9 @@ func (e *Engine) lookForRequests(ctx context.Context, force bool) error {
 			if err := e.carryOut(ctx, r, q); err != nil {
 				return fmt.Errorf("%s run %d: %w", q.Kind, r.ID, err)
 			}
+			e.mu.Lock()
+			r.tell() // a pause or another limit changes nothing else
+			e.mu.Unlock()
 		}
 	}
 	return unsure
