@@ -41,8 +41,8 @@ type shelved struct {
 	first bulkhead.OutputRef // where its first record will be
 
 	mu    sync.Mutex
-	w     *Writer
-	have  int64 // bytes of data that came, kept or not
+	w     *Writer // its alone until Drop
+	have  int64   // bytes of data that came, kept or not
 	ended bool
 	ref   bulkhead.OutputRef // once ended
 }
@@ -127,8 +127,7 @@ func (s *Shelf) Resume(l bulkhead.Lease, spec *bulkhead.Spec) error {
 	}
 	a := &shelved{run: l.Run, shelf: sh, w: w, first: l.Output, have: ref.Bytes + ref.Dropped, ended: ended}
 	if ended {
-		a.ref, a.w = ref, nil
-		sh.free = append(sh.free, w)
+		a.ref = ref
 	}
 	s.add(l.Token, a)
 	return nil
@@ -201,10 +200,6 @@ func (s *Shelf) End(token uint64, dropped int64) (ref bulkhead.OutputRef, known 
 	}
 	a.ended = true
 	a.w.trim()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	a.shelf.free = append(a.shelf.free, a.w)
-	a.w = nil
 	return a.ref, true, nil
 }
 
@@ -237,16 +232,18 @@ func (s *Shelf) Drop(l bulkhead.Lease) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.ended {
-		return
+	if !a.ended {
+		if _, err := a.w.End(); err != nil {
+			return // a writer whose attempt cannot be ended is of no further use
+		}
+		a.ended = true
 	}
-	a.ended = true
-	// A writer whose attempt cannot be ended is of no further use.
-	if _, err := a.w.End(); err == nil {
-		s.mu.Lock()
-		a.shelf.free = append(a.shelf.free, a.w)
-		s.mu.Unlock()
-	}
+	// Only now may the writer have another attempt. Two leases that are live in the
+	// store never share a segment: a server that takes over would give each of them
+	// a writer, and they would write over each other.
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a.shelf.free = append(a.shelf.free, a.w)
 }
 
 // Close closes the output of a run that is finished. It is sealed in the background.
