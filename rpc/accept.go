@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"time"
 
+	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
 	"bulkhead.dev/bulkhead"
@@ -134,6 +135,9 @@ func (s *Server) newRun(ctx context.Context, req *bulkheadv1.CreateRunRequest) (
 	}
 	class, ok := s.opts.Classes.Class(spec.Class)
 	if !ok {
+		if err := s.opts.Classes.Known(); err != nil {
+			return nil, fault(connect.CodeUnavailable, fmt.Errorf("the classes are not known yet: %w", err))
+		}
 		if err := bulkhead.CheckClassName(spec.Class, s.opts.Classes.Names()); err != nil {
 			return nil, err
 		}

@@ -86,6 +86,8 @@ func TestAMessageThatIsTooLargeIsRefused(t *testing.T) {
 // broken are classes with a bug.
 type broken struct{ classes }
 
+func (broken) Known() error { return nil }
+
 func (broken) Statuses() []bulkhead.ClassStatus { panic("a bug") }
 
 // brokenOutputs have one, too.

@@ -79,6 +79,8 @@ type Outputs interface {
 
 // Classes are what runs may be of.
 type Classes interface {
+	// Known says why the classes are not known yet; nil once they are.
+	Known() error
 	Class(name string) (bulkhead.Class, bool)
 	Names() []string
 	Statuses() []bulkhead.ClassStatus

@@ -266,6 +266,8 @@ func (c classes) Names() (out []string) {
 	return out
 }
 
+func (classes) Known() error { return nil }
+
 func (c classes) Statuses() (out []bulkhead.ClassStatus) {
 	for _, class := range c {
 		out = append(out, bulkhead.ClassStatus{Name: class.Name, Command: class.Command, Workers: 1, Slots: 3, Blocked: "no quota"})

@@ -20,6 +20,8 @@ import (
 
 // classes says which classes there are.
 type classes interface {
+	// Synced says why the classes are not known yet; nil once they are.
+	Synced() error
 	Class(name string) (bulkhead.Class, bool)
 	Names() []string
 }
@@ -32,6 +34,9 @@ func (c fileClasses) Class(name string) (bulkhead.Class, bool) {
 	class, ok := c[name]
 	return class, ok
 }
+
+// Synced returns nil: files are read before anybody asks.
+func (c fileClasses) Synced() error { return nil }
 
 // Names are the names of all classes, sorted.
 func (c fileClasses) Names() []string { return slices.Sorted(maps.Keys(c)) }
@@ -91,6 +96,7 @@ func (c fileClasses) add(doc []byte) error {
 type classView struct{ *server }
 
 func (k classView) Class(name string) (bulkhead.Class, bool) { return k.classes.Class(name) }
+func (k classView) Known() error                             { return k.classes.Synced() }
 func (k classView) Names() []string                          { return k.classes.Names() }
 
 // Statuses says how each class stands.
