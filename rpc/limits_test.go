@@ -56,7 +56,7 @@ func TestStreamsAreBounded(t *testing.T) {
 	}
 	<-seen
 	<-seen
-	if err := c.Watch(ctx, r.ID, nil); err == nil || !strings.Contains(err.Error(), "2 streams, 2 of them yours") {
+	if err := c.Items(ctx, r, bulkhead.ItemQuery{}, nil); err == nil || !strings.Contains(err.Error(), "2 streams, 2 of them yours") {
 		t.Error(err)
 	}
 	cancel()
