@@ -23,6 +23,7 @@ type Shelf struct {
 	runs     map[bulkhead.RunID]*shelf
 	attempts map[uint64]*shelved
 	closing  sync.WaitGroup
+	turn     chan struct{} // has room for the run whose output is being sealed
 }
 
 // shelf is the output of one run.
@@ -254,10 +255,19 @@ func (s *Shelf) Close(run bulkhead.RunID) {
 	if sh == nil || sh.live > 0 || sh.closed != nil {
 		return
 	}
+	if s.turn == nil {
+		s.turn = make(chan struct{}, 1)
+	}
+	turn := s.turn
 	ctx, cancel := context.WithCancel(context.Background())
 	sh.giveUp, sh.closed = cancel, make(chan struct{})
 	s.closing.Go(func() {
 		defer cancel()
+		select {
+		case turn <- struct{}{}: // one at a time: it takes a core
+			defer func() { <-turn }()
+		case <-ctx.Done(): // what waits for us must not wait for another run
+		}
 		_ = sh.log.Close(ctx) // what cannot be sealed can be read all the same
 		close(sh.closed)      // before the lock: open waits for it with the lock
 		s.mu.Lock()
@@ -266,6 +276,18 @@ func (s *Shelf) Close(run bulkhead.RunID) {
 			delete(s.runs, run)
 		}
 	})
+}
+
+// Settle ends the sealing of a run that was closed, so that its output can be
+// removed.
+func (s *Shelf) Settle(run bulkhead.RunID) {
+	s.mu.Lock()
+	sh := s.runs[run]
+	s.mu.Unlock()
+	if sh != nil && sh.closed != nil {
+		sh.giveUp()
+		<-sh.closed
+	}
 }
 
 // CloseAll closes what is open, flushed but not sealed: another process goes on

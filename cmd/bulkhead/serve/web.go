@@ -20,6 +20,7 @@ import (
 // web is what of a server listens.
 type web struct {
 	server   *server
+	api      *rpc.Server
 	servers  []*http.Server
 	stopping chan struct{} // closed when streams are to end
 }
@@ -42,6 +43,7 @@ func (s *server) serveWeb(listener net.Listener, fail chan<- error) *web {
 		Auth: rpc.Tokens{User: s.keys.token}, Agents: s.agents(), Metrics: s.metrics.calls,
 		Log: s.log, Stopping: w.stopping,
 	})
+	w.api = api
 	mux := http.NewServeMux()
 	mux.HandleFunc("/livez", func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, "ok\n") })
 	mux.HandleFunc("/readyz", s.readyz)
@@ -97,11 +99,12 @@ func (w *web) drain() {
 	}
 }
 
-// end closes what is left.
+// end closes what is left, and returns when nobody uses the store any more.
 func (w *web) end() {
 	for _, s := range w.servers {
 		_ = s.Close()
 	}
+	w.api.Close()
 }
 
 func (s *server) isReady() bool {
@@ -206,5 +209,6 @@ func (o outputsOf) Follow(ctx context.Context, run bulkhead.RunID, from []bulkhe
 }
 
 func (o outputsOf) Remove(_ context.Context, run bulkhead.RunID) error {
+	o.shelf.Settle(run) // or what is being sealed would come back
 	return output.Remove(o.outputDir(run))
 }
