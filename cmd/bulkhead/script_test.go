@@ -45,6 +45,8 @@ done
 //	until PATTERN PROGRAM [ARG…]      run it until its output has PATTERN
 //	field FILE PATH VALUE             the value of a JSON document at a path like 0.counts.failed
 //	fields FILE                       print the names of a JSON document's fields, in order
+//	serve                             start a server, or start it again; commands go there
+//	work CLASS SLOTS                  start an agent of it under the name of its class
 //
 // and the program hold, which an item runs to wait for a file.
 func TestScripts(t *testing.T) {
@@ -55,7 +57,7 @@ func TestScripts(t *testing.T) {
 		Setup:               setup,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "start": start, "send": send, "ended": ended,
-			"waitfor": waitFor, "until": until, "field": field, "fields": fields,
+			"waitfor": waitFor, "until": until, "field": field, "fields": fields, "serve": startServer, "work": startAgent,
 		},
 	})
 }
@@ -82,6 +84,9 @@ func setup(env *testscript.Env) error {
 	// well, for races of goroutines that it has not got, and only reports races.
 	env.Setenv("GORACE", "atexit_sleep_ms=0 halt_on_error=1")
 	env.Setenv("BULKHEAD_STATE", filepath.Join(env.WorkDir, "state"))
+	for _, name := range []string{"BULKHEAD_SERVER", "BULKHEAD_CA", "BULKHEAD_TOKEN_FILE"} { // see serve
+		env.Setenv(name, "")
+	}
 	all := &started{names: env.Vars, processes: map[string]*process{}}
 	env.Values[startedKey{}] = all
 	env.Defer(all.end)
