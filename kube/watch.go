@@ -32,7 +32,9 @@ import (
 	"bulkhead.dev/bulkhead/kube/api/v1alpha1"
 )
 
-// Requests to the API server, should anything make very many of them.
+// Requests to the API server, should anything make very many of them. Who may
+// start more pods a second may ask for them, and delete as many: with a bound
+// below the pod start rate, that rate was never reached.
 const (
 	requestsPerSecond = 20
 	requestsAtOnce    = 40
@@ -88,7 +90,7 @@ func (c *Controller) manager() (manager.Manager, error) {
 	log := logr.FromSlogHandler(c.options.Log.Handler())
 	crlog.SetLogger(log) // it complains when nobody does
 	config := rest.CopyConfig(c.options.Config)
-	config.QPS, config.Burst = requestsPerSecond, requestsAtOnce
+	config.QPS, config.Burst = max(requestsPerSecond, float32(2*c.options.PodsPerSecond)), requestsAtOnce
 	yes := true
 	options := manager.Options{
 		Scheme: scheme, MapperProvider: newMapper, Logger: log,
