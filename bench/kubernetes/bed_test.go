@@ -81,14 +81,19 @@ func (d *bed) start(addr string) {
 		d.Fatal(err)
 	}
 	d.Cleanup(func() {
-		_ = d.cmd.Process.Signal(syscall.SIGTERM)
-		_ = d.cmd.Wait()
+		d.end()
 		if d.Failed() {
 			text, _ := os.ReadFile(log.Name())
 			d.Logf("the server said:\n%s", text[max(0, len(text)-8000):])
 		}
 	})
 	d.lab.Eventually(d, "the server answers", func(ctx context.Context) bool { return d.connect(ctx) == nil })
+}
+
+// end ends the server, if it has not ended.
+func (d *bed) end() {
+	_ = d.cmd.Process.Signal(syscall.SIGTERM)
+	_ = d.cmd.Wait()
 }
 
 func (d *bed) key(name string) string { return filepath.Join(d.dir, "state", "keys", name) }
