@@ -101,3 +101,25 @@ func TestTheTerminalSessionOfTheReadmeIsTrue(t *testing.T) {
 		}
 	}
 }
+
+// The commands of this document are one session: a server runs beside them.
+func TestEveryCommandOfTheServerDocumentWorks(t *testing.T) {
+	sh := install(t)
+	var session strings.Builder
+	// What it leaves running when a command fails would keep the test waiting.
+	session.WriteString("trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n")
+	for _, b := range blocks(t, filepath.Join("..", "..", "docs", "server.md")) {
+		if b.lang == "sh" {
+			session.WriteString(b.text)
+		}
+	}
+	out, err := sh(t.TempDir(), session.String())
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{"tools: hello", "tools: item 42", "and a file", `"succeeded":"100"`, `state="succeeded"} 102`} {
+		if !strings.Contains(out, want) {
+			t.Errorf("it did not say %q:\n%s", want, out)
+		}
+	}
+}
