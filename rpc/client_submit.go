@@ -64,8 +64,11 @@ func (s *submission) giveUp(ctx context.Context, cause error) error {
 		return &bulkhead.Error{Code: bulkhead.CodeInternal, Err: cause, Message: fmt.Sprintf("run %d was accepted all the same", s.id),
 			Hint: fmt.Sprintf("bulkhead cancel %d ends it", s.id)}
 	}
-	return &bulkhead.Error{Code: bulkhead.CodeInternal, Err: cause, Message: "it is not known whether the run was accepted",
-		Hint: "bulkhead ls shows it, if so; " + bulkhead.HintOf(cause)}
+	hint := "bulkhead ls shows it, if so"
+	if more := bulkhead.HintOf(cause); more != "" {
+		hint += "; " + more
+	}
+	return &bulkhead.Error{Code: bulkhead.CodeInternal, Err: cause, Message: "it is not known whether the run was accepted", Hint: hint}
 }
 
 // carriable refuses numbers that a message would change.

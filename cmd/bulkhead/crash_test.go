@@ -31,7 +31,7 @@ func crashOnce(t *testing.T, bin string, after time.Duration) {
 	dir := t.TempDir()
 	bulkhead := func(args ...string) *exec.Cmd {
 		cmd := exec.Command(bin, args...)
-		cmd.Dir, cmd.Env = dir, append(os.Environ(), "BULKHEAD_STATE="+filepath.Join(dir, "state"))
+		cmd.Dir, cmd.Env = dir, append(os.Environ(), "BULKHEAD_STATE="+filepath.Join(dir, "state"), "BULKHEAD_SERVER=", "BULKHEAD_CONTEXT=")
 		return cmd
 	}
 	cmd := bulkhead("run", "--each", "1..60", "--limit", "3", "--", "sh", "-c", `echo "$1" >> ran`, "x", "{}")

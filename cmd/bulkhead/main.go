@@ -1,6 +1,8 @@
 // Command bulkhead runs maintenance scripts, one or a million, durably and
 // within limits. This folder wires the packages together; commands that belong
-// together are one file, and local.go is what they share.
+// together are one file. What they ask of where runs are kept is home.go; that is
+// folder.go and owner.go for a state folder, remote.go and follow.go for a server.
+// local.go is the engine and the workers of this process.
 package main
 
 import (

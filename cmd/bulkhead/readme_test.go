@@ -44,7 +44,7 @@ func install(t *testing.T) func(dir, text string) (string, error) {
 	return func(dir, text string) (string, error) {
 		cmd := exec.Command("bash", "-euo", "pipefail", "-c", text)
 		cmd.Dir = dir
-		cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "BULKHEAD_STATE="+state, "HOME="+home, "TMPDIR="+tmp,
+		cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "BULKHEAD_STATE="+state, "HOME="+home, "BULKHEAD_SERVER=", "BULKHEAD_CONTEXT=", "TMPDIR="+tmp,
 			"GOCACHE="+cache[0], "GOMODCACHE="+cache[1], "GOPATH="+cache[2])
 		var out bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &out, &out

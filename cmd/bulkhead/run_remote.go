@@ -213,10 +213,12 @@ func (s *remote) submit(ctx context.Context, spec *bulkhead.Spec, in *plan.Input
 	if !left(ctx, err) {
 		return r, err
 	}
-	if sub.read.Load() {
-		s.app.tell("bulkhead: interrupted; the server may have accepted the run all the same: `bulkhead ls` shows it")
-	} else {
+	if !sub.read.Load() {
 		s.app.tell("bulkhead: interrupted while reading the input; nothing was accepted")
+	} else if said, ok := errors.AsType[*bulkhead.Error](err); ok { // it may have been
+		s.app.tell("bulkhead: interrupted: %s\n  %s", said.Message, said.Hint)
+	} else {
+		s.app.tell("bulkhead: interrupted; nothing was accepted")
 	}
 	return nil, exitError(exitInterrupted)
 }
