@@ -137,7 +137,9 @@ func (e *Engine) sort() *rest {
 func (e *Engine) endWaits(r *rest, now time.Time) {
 	kept := e.idle[:0]
 	for _, a := range e.idle {
-		if !a.Until.IsZero() && !a.Until.After(now) {
+		// An agent is told at once that its result is durable, and asks again: until
+		// then it must keep it, and should it end meanwhile, believe it undelivered.
+		if !a.Until.IsZero() && !a.Until.After(now) || a.agent != nil && a.Done != nil {
 			r.add(a, nil, nil)
 			continue
 		}

@@ -107,6 +107,8 @@ type Engine struct {
 	agents    map[string]*agent
 	wanted    map[bulkhead.Kind]int // slots that runs can use, as last told to Remote.Changed
 	blocked   map[string]string     // why no worker of a class comes
+	stirred   map[string]bool       // classes whose agents have come, gone, or got something to do
+	stirredAt time.Time             // when that was last told
 	calls     chan func()           // run by the loop, see do
 	lastCheck time.Time             // of the leases of agents
 
@@ -133,7 +135,7 @@ func New(opts Options) *Engine {
 	return &Engine{
 		opts: opts, asks: make(chan *ask), poke: make(chan struct{}, 1), done: make(chan struct{}),
 		inUse: map[PoolKey]int{}, held: map[string]int{}, byID: map[bulkhead.RunID]*run{},
-		agents: map[string]*agent{}, wanted: map[bulkhead.Kind]int{}, blocked: map[string]string{}, calls: make(chan func()),
+		agents: map[string]*agent{}, wanted: map[bulkhead.Kind]int{}, blocked: map[string]string{}, stirred: map[string]bool{}, calls: make(chan func()),
 	}
 }
 

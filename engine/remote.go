@@ -122,6 +122,9 @@ func (e *Engine) meet(who bulkhead.Agent) (*agent, error) {
 		e.lastCheck = time.Time{} // look for what is lost in this turn
 		g.tell()
 	}
+	if g.seen.IsZero() {
+		e.stirred[who.Class] = true
+	}
 	g.Agent, g.seen = who, now
 	return g, nil
 }
@@ -132,6 +135,7 @@ func (e *Engine) give(l *live, g *agent, now time.Time) {
 	l.expires = now.Add(e.Keep(l.Lease, &l.run.Spec))
 	l.Output = e.opts.Remote.Output.Begin(l.Lease, &l.run.Spec)
 	g.slots[l.Slot] = l
+	e.stirred[g.Class] = true
 }
 
 // Keep is how long a lease is kept for an agent that is not heard of. The agent
@@ -213,6 +217,7 @@ func (e *Engine) expire(b *bulkhead.Batch, now time.Time) error {
 	for name, g := range e.agents {
 		if len(g.slots) == 0 && now.Sub(g.seen) > agentGone {
 			delete(e.agents, name)
+			e.stirred[g.Class] = true
 		}
 	}
 	return nil

@@ -205,6 +205,7 @@ func (e *Engine) release(r *run, l *live) {
 	delete(r.leases, l.Item.Index)
 	if l.agent != nil {
 		l.agent.drop(l)
+		e.stirred[l.agent.Class] = true
 	}
 	for _, n := range l.needs {
 		if e.inUse[n.Pool]--; e.inUse[n.Pool] == 0 {

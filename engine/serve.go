@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 
 	"bulkhead.dev/bulkhead"
@@ -196,6 +197,11 @@ func (e *Engine) tellDemand() {
 		}
 	}
 	e.wanted = now
+	// Leases come and go with every item: of that a word in a second is enough.
+	if at := e.opts.Now(); len(e.stirred) > 0 && at.Sub(e.stirredAt) >= checkEvery {
+		maps.Copy(changed, e.stirred)
+		e.stirred, e.stirredAt = map[string]bool{}, at
+	}
 	e.mu.Unlock()
 	for class := range changed {
 		if e.opts.Remote.Changed != nil {

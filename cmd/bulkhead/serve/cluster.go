@@ -2,7 +2,7 @@ package serve
 
 import (
 	"context"
-	"math/rand/v2"
+	"fmt"
 	"os"
 	"sync"
 	"time"
@@ -75,9 +75,10 @@ func (w work) Gone(agent string)                     { w.engine.Gone(agent) }
 
 func (w work) Agents(class string) []kube.AgentStatus {
 	var out []kube.AgentStatus
+	const silent = 45 * time.Second // an agent is heard of every few seconds
 	for _, a := range w.engine.Agents(class) {
 		out = append(out, kube.AgentStatus{Name: a.Name, Slots: a.Slots, Busy: a.Busy, Since: a.Since,
-			Connected: !a.Seen.IsZero(), Leaving: a.Retired})
+			Connected: time.Since(a.Seen) < silent, Leaving: a.Retired})
 	}
 	return out
 }
@@ -135,30 +136,16 @@ func (c *changes) pass(ctx context.Context) {
 	}
 }
 
-// startClasses lets the controller work, if there is one.
-func (s *server) startClasses(ctx context.Context) {
+// startClasses lets the controller work, if there is one. That it cannot is told to
+// fail: a server that keeps no workers should not look as if it did.
+func (s *server) startClasses(ctx context.Context, fail chan<- error) {
 	if s.controller == nil {
 		return
 	}
 	go s.changes.pass(ctx)
-	go s.keepController(ctx)
-}
-
-// keepController starts the controller again when it has ended: a cluster that has
-// no ScriptClasses yet, or does not answer, is no reason to keep people from their
-// runs.
-func (s *server) keepController(ctx context.Context) {
-	const first, last = time.Second, time.Minute
-	for wait := first; ; wait = min(2*wait, last) {
-		err := s.controller.Run(ctx)
-		if ctx.Err() != nil {
-			return
+	go func() {
+		if err := s.controller.Run(ctx); err != nil && ctx.Err() == nil {
+			fail <- fmt.Errorf("keep worker pods: %w", err)
 		}
-		s.log.Error("the class controller has ended and is started again", "error", err)
-		select {
-		case <-time.After(wait/2 + rand.N(wait/2)):
-		case <-ctx.Done():
-			return
-		}
-	}
+	}()
 }

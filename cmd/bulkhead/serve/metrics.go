@@ -2,10 +2,13 @@ package serve
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	dto "github.com/prometheus/client_model/go"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"bulkhead.dev/bulkhead"
 	"bulkhead.dev/bulkhead/rpc"
@@ -50,6 +53,18 @@ func newMetrics(s *server) *metrics {
 	m.MustRegister(m.started, m.finished, m.wait, m.took, m.commit, m.calls, &standing{server: s},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
+}
+
+// requests is the metric of client-go in which requests to the API server are
+// counted, by verb and code.
+const requests = "rest_client_requests_total"
+
+// all are the metrics of the server, and of its requests to an API server.
+func (m *metrics) all() prometheus.Gatherer {
+	return prometheus.Gatherers{m, prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+		families, err := ctrlmetrics.Registry.Gather()
+		return slices.DeleteFunc(families, func(f *dto.MetricFamily) bool { return f.GetName() != requests }), err
+	})}
 }
 
 // leased counts a lease.

@@ -90,7 +90,7 @@ func Run(ctx context.Context, o Options) error {
 		end()
 		return errors.Join(err, quiet(<-ended))
 	}
-	s.startClasses(working)
+	s.startClasses(working, fail)
 	close(s.ready)
 	s.log.Info("serving", "url", "https://"+listener.Addr().String(), "state", o.State, "version", o.Version)
 	select {

@@ -47,7 +47,7 @@ func (s *server) serveWeb(listener net.Listener, fail chan<- error) *web {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/livez", func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, "ok\n") })
 	mux.HandleFunc("/readyz", s.readyz)
-	mux.Handle("/metrics", promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: headerTime}))
+	mux.Handle("/metrics", promhttp.HandlerFor(s.metrics.all(), promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: headerTime}))
 	mux.Handle("/", s.whenReady(api))
 	config := &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: s.keys.certificate}
 	server := &http.Server{
