@@ -8,6 +8,9 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/go-logr/logr"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
 	"bulkhead.dev/bulkhead/bench/table"
 )
 
@@ -20,6 +23,7 @@ var (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	log.SetLogger(logr.Discard()) // or it complains
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "bulkhead-bench-")
 		if err != nil {

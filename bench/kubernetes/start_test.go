@@ -54,7 +54,7 @@ func startTime(b *testing.B, stat string) moment {
 	if err != nil {
 		b.Fatal(err)
 	}
-	return time.Duration(n) * tick
+	return time.Duration(n)*tick + tick/2 // somewhere within the tick
 }
 
 // run starts a command that ends up at whenStarted, and says how long before its
@@ -63,11 +63,12 @@ func run(b *testing.B, name string, args ...string) (took time.Duration, script,
 	b.Helper()
 	cmd := exec.Command(name, args...)
 	cmd.Env = append(os.Environ(), "BULKHEAD_STATE="+b.TempDir())
-	cmd.Stderr = os.Stderr
+	var said strings.Builder
+	cmd.Stderr = &said
 	begin := sinceBoot()
 	out, err := cmd.Output()
 	if err != nil {
-		b.Fatalf("%s: %v", name, err)
+		b.Fatalf("%s: %v: %s", name, err, said.String())
 	}
 	script, first = started(b, string(out))
 	return script - begin, script, first
