@@ -98,7 +98,7 @@ func (g *gate) user(ctx context.Context, spec connect.Spec, _ connect.Peer, h ht
 		err = tooMuch("more than %v calls a second", g.opts.Rate)
 	}
 	if err != nil {
-		g.opts.Metrics.refused(spec, err)
+		count(g.opts.Metrics, spec, err)
 		return nil, err
 	}
 	return ctx, nil
@@ -109,7 +109,7 @@ func (g *gate) user(ctx context.Context, spec connect.Spec, _ connect.Peer, h ht
 func (g *gate) agent(ctx context.Context, spec connect.Spec, _ connect.Peer, h http.Header) (context.Context, error) {
 	ctx, err := g.known(ctx, h)
 	if err != nil {
-		g.opts.Metrics.refused(spec, err)
+		count(g.opts.Metrics, spec, err)
 		return nil, err
 	}
 	return ctx, nil

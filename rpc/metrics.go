@@ -6,74 +6,54 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"bulkhead.dev/bulkhead/rpc/bulkhead/v1/bulkheadv1connect"
 )
 
-// Metrics counts calls. It is a prometheus.Collector; its labels are the
-// procedures and codes that there are, and nothing that a caller could invent.
-type Metrics struct {
-	calls   *prometheus.CounterVec
-	seconds *prometheus.HistogramVec
-	streams *prometheus.GaugeVec
+// Metrics counts calls. Procedures are Service/Method and codes those of Connect:
+// those that there are, and nothing that a caller could invent.
+type Metrics interface {
+	// Ended counts a call that has ended, or was not let in.
+	Ended(procedure, code string)
+	// Took says how long a call of a user took that is no stream.
+	Took(procedure string, d time.Duration)
+	// Streams adds to the streams that are open, or takes from them.
+	Streams(procedure string, n int)
 }
 
-// NewMetrics returns metrics, which are not registered anywhere.
-func NewMetrics() *Metrics {
-	return &Metrics{
-		calls: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "bulkhead_rpc_calls_total",
-			Help: "Calls that have ended, streams included."}, []string{"procedure", "code"}),
-		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "bulkhead_rpc_call_seconds",
-			Help: "How long calls of users took that are no streams.", Buckets: prometheus.ExponentialBuckets(0.001, 4, 8)}, []string{"procedure"}),
-		streams: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "bulkhead_rpc_streams",
-			Help: "Streams that are open."}, []string{"procedure"}),
-	}
-}
+// uncounted is the metrics of a server whose calls nobody counts.
+type uncounted struct{}
 
-// Describe implements prometheus.Collector.
-func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
-	m.calls.Describe(ch)
-	m.seconds.Describe(ch)
-	m.streams.Describe(ch)
-}
-
-// Collect implements prometheus.Collector.
-func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
-	m.calls.Collect(ch)
-	m.seconds.Collect(ch)
-	m.streams.Collect(ch)
-}
+func (uncounted) Ended(string, string)       {}
+func (uncounted) Took(string, time.Duration) {}
+func (uncounted) Streams(string, int)        {}
 
 // procedure is Service/Method without what they all begin with.
 func procedure(spec connect.Spec) string {
 	return strings.TrimPrefix(spec.Procedure, "/bulkhead.v1.")
 }
 
-// ended counts a call.
-func (m *Metrics) ended(spec connect.Spec, err error) {
+// count counts a call.
+func count(m Metrics, spec connect.Spec, err error) {
 	code := "ok"
 	if err != nil {
 		code = connect.CodeOf(err).String()
 	}
-	m.calls.WithLabelValues(procedure(spec), code).Inc()
+	m.Ended(procedure(spec), code)
 }
 
-// refused counts a call that was not let in.
-func (m *Metrics) refused(spec connect.Spec, err error) { m.ended(spec, err) }
-
 // watched counts the calls of a service.
-type watched struct{ metrics *Metrics }
+type watched struct{ metrics Metrics }
 
 // WrapUnary is connect.Interceptor.
 func (w watched) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 		begin := time.Now()
 		res, err := next(ctx, req)
-		w.metrics.ended(req.Spec(), err)
+		count(w.metrics, req.Spec(), err)
 		// Most calls of agents wait for work: how long says nothing.
 		if !strings.Contains(req.Spec().Procedure, bulkheadv1connect.AgentServiceName) {
-			w.metrics.seconds.WithLabelValues(procedure(req.Spec())).Observe(time.Since(begin).Seconds())
+			w.metrics.Took(procedure(req.Spec()), time.Since(begin))
 		}
 		return res, err
 	}
@@ -82,11 +62,10 @@ func (w watched) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 // WrapStreamingHandler is connect.Interceptor.
 func (w watched) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		open := w.metrics.streams.WithLabelValues(procedure(conn.Spec()))
-		open.Inc()
-		defer open.Dec()
+		w.metrics.Streams(procedure(conn.Spec()), 1)
+		defer w.metrics.Streams(procedure(conn.Spec()), -1)
 		err := next(ctx, conn)
-		w.metrics.ended(conn.Spec(), err)
+		count(w.metrics, conn.Spec(), err)
 		return err
 	}
 }

@@ -109,7 +109,7 @@ type Options struct {
 	// Agents is served, too; nil: there are no agents.
 	Agents bulkheadv1connect.AgentServiceHandler
 	// Metrics counts calls. Default: nobody counts.
-	Metrics *Metrics
+	Metrics Metrics
 	// Log is told of what went wrong here, and not of what callers got wrong. Default: slog.Default.
 	Log *slog.Logger
 	// Now is the clock. Default: time.Now.
@@ -143,7 +143,7 @@ func (o *Options) defaults() {
 		o.Now = time.Now
 	}
 	if o.Metrics == nil {
-		o.Metrics = NewMetrics()
+		o.Metrics = uncounted{}
 	}
 	o.Streams, o.StreamsEach = orNumber(o.Streams, 2000), orNumber(o.StreamsEach, 500)
 	o.Rate, o.Burst = orNumber(o.Rate, 200), orNumber(o.Burst, 400)

@@ -11,7 +11,6 @@ import (
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"bulkhead.dev/bulkhead"
-	"bulkhead.dev/bulkhead/rpc"
 	"bulkhead.dev/bulkhead/store/sqlite"
 )
 
@@ -24,7 +23,7 @@ type metrics struct {
 	wait     *prometheus.HistogramVec
 	took     *prometheus.HistogramVec
 	commit   prometheus.Histogram
-	calls    *rpc.Metrics
+	calls    calls
 }
 
 func newMetrics(s *server) *metrics {
@@ -44,13 +43,13 @@ func newMetrics(s *server) *metrics {
 			Name: "bulkhead_attempt_duration_seconds", Help: "Run time of attempts.",
 			Buckets: prometheus.ExponentialBuckets(0.01, 4, 12), // to 12 hours
 		}, []string{"class"}),
-		calls: rpc.NewMetrics(),
+		calls: newCalls(),
 		commit: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "bulkhead_store_commit_seconds", Help: "Time of a transaction of the engine, sync included.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14), // to 4 s
 		}),
 	}
-	m.MustRegister(m.started, m.finished, m.wait, m.took, m.commit, m.calls, &standing{server: s},
+	m.MustRegister(m.started, m.finished, m.wait, m.took, m.commit, m.calls.ended, m.calls.took, m.calls.streams, &standing{server: s},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -81,6 +80,41 @@ func (m *metrics) ended(r *bulkhead.Run, a bulkhead.Attempt) {
 	if a.State != bulkhead.ItemLost {
 		m.took.WithLabelValues(r.Spec.Class).Observe(a.Duration.Seconds())
 	}
+}
+
+// calls counts the calls of the API; it is rpc.Metrics.
+type calls struct {
+	ended   *prometheus.CounterVec
+	took    *prometheus.HistogramVec
+	streams *prometheus.GaugeVec
+}
+
+func newCalls() calls {
+	return calls{
+		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "bulkhead_rpc_calls_total", Help: "Calls that have ended, streams included.",
+		}, []string{"procedure", "code"}),
+		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "bulkhead_rpc_call_seconds", Help: "How long calls of users took that are no streams.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 4, 8), // to 16 s
+		}, []string{"procedure"}),
+		streams: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "bulkhead_rpc_streams", Help: "Streams that are open.",
+		}, []string{"procedure"}),
+	}
+}
+
+// Ended implements rpc.Metrics.
+func (c calls) Ended(procedure, code string) { c.ended.WithLabelValues(procedure, code).Inc() }
+
+// Took implements rpc.Metrics.
+func (c calls) Took(procedure string, d time.Duration) {
+	c.took.WithLabelValues(procedure).Observe(d.Seconds())
+}
+
+// Streams implements rpc.Metrics.
+func (c calls) Streams(procedure string, n int) {
+	c.streams.WithLabelValues(procedure).Add(float64(n))
 }
 
 // timed is a store whose commits are timed.
