@@ -2,23 +2,28 @@ package main
 
 import (
 	"fmt"
-	"log/slog"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
-	"bulkhead.dev/bulkhead/cmd/bulkhead/serve"
 	"bulkhead.dev/bulkhead/rpc"
 )
 
+// serveFlags is the command line of a server.
+type serveFlags struct {
+	listen, pprof  string
+	names, classes []string
+
+	// Of the cluster whose classes it serves.
+	kubernetes                                    bool
+	kubeconfig, namespace, image, pullPolicy, url string
+	podsPerSecond                                 float64
+}
+
 func (a *app) serveCmd() *cobra.Command {
-	o := serve.Options{Version: version}
-	var kubernetes bool
-	var cluster serve.Cluster
+	f := &serveFlags{}
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Be a server: keep runs, and lease their items to agents",
@@ -41,31 +46,20 @@ agents, which bring what became of them to the next server.`,
   bulkhead serve --kubernetes --name bulkhead.bulkhead.svc \
     --worker-image registry.example/bulkhead --worker-url https://bulkhead.bulkhead.svc:8443`,
 		Args: exactly(),
-		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			if o.State, err = a.stateDir(); err != nil {
-				return err
-			}
-			if kubernetes {
-				o.Cluster = &cluster
-			}
-			o.Log = slog.New(slog.NewTextHandler(a.stderr, nil))
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
-			return serve.Run(ctx, o)
-		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.serve(cmd.Context(), f) },
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&o.Listen, "listen", "localhost:8443", "`address` to listen on")
-	fl.StringArrayVar(&o.Names, "name", nil, "host `name` or address that the server is called by, besides this host's; repeat")
-	fl.StringArrayVar(&o.Classes, "classes", nil, "YAML `file` with ScriptClasses; repeat")
-	fl.StringVar(&o.Pprof, "pprof", "", "`address` of this machine on which to serve profiles, for example localhost:6060")
-	fl.BoolVar(&kubernetes, "kubernetes", false, "take classes from the ScriptClasses of a cluster, and keep its worker pods")
-	fl.StringVar(&cluster.Kubeconfig, "kubeconfig", "", "`file` with the cluster to use (default: the one that the server runs in, else as kubectl)")
-	fl.StringVar(&cluster.Namespace, "namespace", "", "serve the ScriptClasses of this `namespace` only")
-	fl.StringVar(&cluster.Image, "worker-image", "", "`image` with this binary at /bulkhead, from which worker pods take it")
-	fl.StringVar(&cluster.PullPolicy, "worker-image-pull-policy", "", "when nodes pull it: `Always`, IfNotPresent or Never")
-	fl.StringVar(&cluster.URL, "worker-url", "", "`URL` by which worker pods reach this server")
-	fl.Float64Var(&cluster.PodsPerSecond, "pods-per-second", 5, "worker pods started per second, of all classes together")
+	fl.StringVar(&f.listen, "listen", "localhost:8443", "`address` to listen on")
+	fl.StringArrayVar(&f.names, "name", nil, "host `name` or address that the server is called by, besides this host's; repeat")
+	fl.StringArrayVar(&f.classes, "classes", nil, "YAML `file` with ScriptClasses; repeat")
+	fl.StringVar(&f.pprof, "pprof", "", "`address` of this machine on which to serve profiles, for example localhost:6060")
+	fl.BoolVar(&f.kubernetes, "kubernetes", false, "take classes from the ScriptClasses of a cluster, and keep its worker pods")
+	fl.StringVar(&f.kubeconfig, "kubeconfig", "", "`file` with the cluster to use (default: the one that the server runs in, else as kubectl)")
+	fl.StringVar(&f.namespace, "namespace", "", "serve the ScriptClasses of this `namespace` only")
+	fl.StringVar(&f.image, "worker-image", "", "`image` with this binary at /bulkhead, from which worker pods take it")
+	fl.StringVar(&f.pullPolicy, "worker-image-pull-policy", "", "when nodes pull it: `Always`, IfNotPresent or Never")
+	fl.StringVar(&f.url, "worker-url", "", "`URL` by which worker pods reach this server")
+	fl.Float64Var(&f.podsPerSecond, "pods-per-second", 5, "worker pods started per second, of all classes together")
 	completeNoFiles(cmd, "listen", "name", "pprof", "namespace", "worker-image", "worker-url", "pods-per-second")
 	completeFlag(cmd, "worker-image-pull-policy", "Always", "IfNotPresent", "Never")
 	return cmd

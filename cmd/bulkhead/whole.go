@@ -1,0 +1,122 @@
+//go:build !quick
+
+package main
+
+// What needs Kubernetes' libraries is in this file and in package serve, which
+// nothing else imports: the quick program (quick.go) goes without them.
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/yaml"
+
+	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/cmd/bulkhead/serve"
+	"bulkhead.dev/bulkhead/kube"
+)
+
+// serve is `bulkhead serve`.
+func (a *app) serve(ctx context.Context, f *serveFlags) (err error) {
+	o := serve.Options{
+		Listen: f.listen, Names: f.names, Classes: f.classes, Pprof: f.pprof,
+		Version: version, Log: slog.New(slog.NewTextHandler(a.stderr, nil)),
+	}
+	if o.State, err = a.stateDir(); err != nil {
+		return err
+	}
+	if f.kubernetes {
+		o.Cluster = &serve.Cluster{
+			Kubeconfig: f.kubeconfig, Namespace: f.namespace, Image: f.image, PullPolicy: f.pullPolicy,
+			URL: f.url, PodsPerSecond: f.podsPerSecond,
+		}
+	}
+	// Linux names a process after its file, and this may be one without a name.
+	_ = os.WriteFile("/proc/self/comm", []byte(filepath.Base(os.Args[0])), 0o600)
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return serve.Run(ctx, o)
+}
+
+// classFrom is `bulkhead class from`.
+func (a *app) classFrom(ctx context.Context, workload string, f *classFromFlags) error {
+	if f.format != "yaml" && f.format != "json" {
+		return usage("yaml or json", "-o %q is not a format", f.format)
+	}
+	if kind, name, _ := strings.Cut(workload, "/"); kind == "" || name == "" {
+		return usage("for example deployment/web", "%q is not KIND/NAME", workload)
+	}
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = f.kubeconfig
+	overrides := &clientcmd.ConfigOverrides{}
+	overrides.Context.Namespace = f.namespace
+	cluster := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides)
+	namespace, _, err := cluster.Namespace()
+	if err != nil {
+		return usage("name one with --kubeconfig or KUBECONFIG", "the kubeconfig cannot be read: %v", err)
+	}
+	config, err := cluster.ClientConfig()
+	if err != nil {
+		return usage("name one with --kubeconfig or KUBECONFIG", "the kubeconfig cannot be read: %v", err)
+	}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	object, err := readWorkload(ctx, client, namespace, workload)
+	if err != nil {
+		return err
+	}
+	class, notes, err := kube.FromWorkload(object)
+	if err != nil {
+		return err
+	}
+	for _, note := range notes {
+		fmt.Fprintf(a.stderr, "note: %s\n", note)
+	}
+	text, err := yaml.Marshal(class)
+	if f.format == "json" {
+		text, err = json.MarshalIndent(class, "", "  ")
+		text = append(text, '\n')
+	}
+	if err != nil {
+		return fmt.Errorf("write the class: %w", err)
+	}
+	_, err = a.stdout.Write(text)
+	return err
+}
+
+// readWorkload reads KIND/NAME from the cluster.
+func readWorkload(ctx context.Context, client kubernetes.Interface, namespace, workload string) (object runtime.Object, err error) {
+	kind, name, _ := strings.Cut(workload, "/")
+	switch strings.ToLower(kind) {
+	case "job", "jobs", "job.batch", "jobs.batch":
+		object, err = client.BatchV1().Jobs(namespace).Get(ctx, name, metav1.GetOptions{})
+	case "cronjob", "cronjobs", "cj", "cronjob.batch", "cronjobs.batch":
+		object, err = client.BatchV1().CronJobs(namespace).Get(ctx, name, metav1.GetOptions{})
+	case "deployment", "deployments", "deploy", "deployment.apps", "deployments.apps":
+		object, err = client.AppsV1().Deployments(namespace).Get(ctx, name, metav1.GetOptions{})
+	default:
+		return nil, usage("job, cronjob or deployment", "a class cannot be made from a %q", kind)
+	}
+	if apierrors.IsNotFound(err) {
+		return nil, &bulkhead.Error{Code: bulkhead.CodeNotFound, Message: fmt.Sprintf("namespace %s has no %s %q", namespace, kind, name),
+			Hint: "another namespace is given with -n"}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", workload, err)
+	}
+	return object, nil
+}
