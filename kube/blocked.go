@@ -36,10 +36,11 @@ const (
 // waits are the reasons of a waiting container that are no trouble.
 var waits = []string{"", "ContainerCreating", "PodInitializing"}
 
-// troubleOf says why a pod does not work, if there is a reason; connected says
-// whether its agent is connected. again is when time alone may change the answer.
-func troubleOf(p *corev1.Pod, connected bool, now time.Time) (t trouble, again time.Duration) {
-	if connected || p.DeletionTimestamp != nil {
+// troubleOf says why a pod does not work, if there is a reason; known says whether
+// the server knows its agent, and listening since when there is a server. again is
+// when time alone may change the answer.
+func troubleOf(p *corev1.Pod, known bool, listening, now time.Time) (t trouble, again time.Duration) {
+	if known || p.DeletionTimestamp != nil {
 		return trouble{}, 0
 	}
 	for _, c := range p.Status.Conditions {
@@ -53,6 +54,9 @@ func troubleOf(p *corev1.Pod, connected bool, now time.Time) (t trouble, again t
 		}
 	}
 	if since, ok := runningSince(p); ok {
+		if since.Before(listening) {
+			since = listening // until then it had nobody to talk to
+		}
 		if left := connectPatience - now.Sub(since); left > 0 {
 			return trouble{}, left
 		}

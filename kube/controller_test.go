@@ -423,9 +423,12 @@ func TestNetworkPolicies(t *testing.T) {
 		class.Spec.NetworkPolicy = v1alpha1.NetworkPolicy{Existing: "scripts"}
 		class.Spec.Template.Labels = map[string]string{"app": "scripts"}
 	})
-	s.want(t, wiki, asIs, 1)
-	c.Eventually(t, "no pods without the policy that is named", func(context.Context) bool {
+	c.Eventually(t, "the policy that is named is missed", func(context.Context) bool {
 		return strings.Contains(s.reason(wiki), `has no NetworkPolicy "scripts"`)
+	})
+	s.want(t, wiki, asIs, 1)
+	c.Eventually(t, "the status says what waits", func(context.Context) bool {
+		return strings.HasPrefix(c.get(t, ns, "wiki").Status.Waiting, "1 item waits for workers: networkPolicy.existing: ")
 	})
 	if names := c.names(t, ns); len(names) != 0 {
 		t.Errorf("pods %q", names)

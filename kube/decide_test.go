@@ -196,15 +196,17 @@ func TestTroubles(t *testing.T) {
 		created   metav1.Time
 		status    corev1.PodStatus
 		connected bool
+		listening time.Time
 		code      string
 		text      string
 		again     bool
 	}{
-		"it is being made":       {created: created, status: waiting("script", "PodInitializing", ""), again: true},
-		"that takes long":        {created: long, status: waiting("script", "ContainerCreating", ""), code: "SlowStart", text: "kubectl describe pod -n ns p may say why"},
-		"it waits for its agent": {created: created, status: runs(created), again: true},
-		"the agent is silent":    {created: long, status: runs(long), code: "NotConnected", text: "its agent has not connected"},
-		"the agent is connected": {created: long, status: runs(long), connected: true},
+		"it is being made":                           {created: created, status: waiting("script", "PodInitializing", ""), again: true},
+		"that takes long":                            {created: long, status: waiting("script", "ContainerCreating", ""), code: "SlowStart", text: "kubectl describe pod -n ns p may say why"},
+		"it waits for its agent":                     {created: created, status: runs(created), again: true},
+		"the agent is silent":                        {created: long, status: runs(long), code: "NotConnected", text: "its agent has not connected"},
+		"the agent is silent, but so was the server": {created: long, status: runs(long), listening: noon.Add(-time.Second), again: true},
+		"the agent is connected":                     {created: long, status: runs(long), connected: true},
 		"the image is not there": {created: created, status: waiting("script", "ImagePullBackOff", `Back-off pulling image "x"`),
 			code: "ImagePullBackOff", text: `pod p: container script: ImagePullBackOff: Back-off pulling image "x"`},
 		"the image runs as root": {created: created, status: waiting("script", "CreateContainerConfigError", "container has runAsNonRoot and image will run as root"),
@@ -217,7 +219,7 @@ func TestTroubles(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", CreationTimestamp: test.created}, Status: test.status}
-			got, again := troubleOf(p, test.connected, noon)
+			got, again := troubleOf(p, test.connected, test.listening, noon)
 			if got.Code != test.code || !strings.Contains(got.Text, test.text) || (again > 0) != test.again {
 				t.Errorf("%+v, again %s", got, again)
 			}
@@ -228,10 +230,10 @@ func TestTroubles(t *testing.T) {
 func TestBackOffGrowsAndEnds(t *testing.T) {
 	var b backoff
 	refused := trouble{"QuotaExceeded", "q"}
-	for _, want := range []time.Duration{1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300} {
+	for _, seconds := range []int{1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300} {
 		b.refused(refused, 5, noon, 0.5)
-		if got := b.until.Sub(noon); got != want*time.Second {
-			t.Errorf("waits %s, not %s", got, want*time.Second)
+		if got := b.until.Sub(noon); got != time.Duration(seconds)*time.Second {
+			t.Errorf("waits %s, not %d s", got, seconds)
 		}
 	}
 	b.made(4)

@@ -11,7 +11,9 @@
 // pods; nothing is made for a run or an item, and no Event is written. Names of
 // pods are NAME-SHAPE-ORDINAL, so that the API server refuses one that is there
 // already. All of it is owned by the class: who deletes the class deletes
-// everything, running scripts with their grace.
+// everything: its pods get SIGTERM, the scripts in them their grace, and what they
+// ran is reported as interrupted. Runs of a class that does not exist wait, with
+// that reason, and go on when there is one of the name again.
 //
 // A pod that runs is never deleted by the controller. It ends by itself when it
 // is idle, old or has run enough; one that is not wanted any more (its class has
@@ -138,6 +140,7 @@ type Controller struct {
 	starts  *rate.Limiter // of pods
 	client  client.Client // reads come from the cache; set by Run
 	reader  client.Reader // asks the API server; set by Run
+	began   time.Time     // set by Run
 
 	mu       sync.Mutex
 	classes  map[string]known
@@ -244,8 +247,9 @@ func (c *Controller) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("set up the controller: %w", err)
 	}
+	c.began = time.Now()
 	c.client, c.reader = m.GetClient(), m.GetAPIReader()
-	if err := m.Start(ctx); err != nil {
+	if err := m.Start(ctx); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("run the controller: %w", err)
 	}
 	return nil

@@ -146,11 +146,14 @@ func ownLabels(class *v1alpha1.ScriptClass, more map[string]string) map[string]s
 
 func (o *Options) podSpec(class *v1alpha1.ScriptClass, shape bulkhead.Shape) corev1.PodSpec {
 	t := &class.Spec.Template
-	no := false
-	spec := corev1.PodSpec{
+	no, grace := false, int64(60)
+	if t.TerminationGracePeriodSeconds != nil {
+		grace = *t.TerminationGracePeriodSeconds
+	}
+	return corev1.PodSpec{
 		// An agent that crashes is started again in its pod, where its spool is.
 		RestartPolicy:                 corev1.RestartPolicyOnFailure,
-		TerminationGracePeriodSeconds: t.TerminationGracePeriodSeconds,
+		TerminationGracePeriodSeconds: &grace,
 		InitContainers:                append([]corev1.Container{o.agent(t)}, hardenAll(t.InitContainers)...),
 		Containers:                    []corev1.Container{o.script(class, shape)},
 		Volumes:                       slices.Concat(workerVolumes(class), t.Volumes),
@@ -160,7 +163,6 @@ func (o *Options) podSpec(class *v1alpha1.ScriptClass, shape bulkhead.Shape) cor
 		SecurityContext: podSecurity(t.SecurityContext), PriorityClassName: t.PriorityClassName, RuntimeClassName: t.RuntimeClassName,
 		HostAliases: t.HostAliases, DNSPolicy: t.DNSPolicy, DNSConfig: t.DNSConfig,
 	}
-	return spec
 }
 
 // agent is the container that brings this binary into the pod.

@@ -101,7 +101,7 @@ func (c *Controller) release(ctx context.Context, class types.NamespacedName, m 
 	agents := c.agents(class.String())
 	s := &snapshot{class: class.Name, released: true}
 	for i := range pods {
-		w, _ := workerOf(&pods[i], agents, time.Now())
+		w, _ := workerOf(&pods[i], agents, c.began, time.Now())
 		// What is owned, the garbage collector deletes; doing it as well doubles the requests.
 		w.leaving = w.leaving || len(pods[i].OwnerReferences) > 0 && !w.ended
 		s.workers = append(s.workers, w)
@@ -157,7 +157,7 @@ func (c *Controller) snapshot(ctx context.Context, class *v1alpha1.ScriptClass, 
 	agents := c.agents(name)
 	for i := range pods {
 		p := &pods[i]
-		w, later := workerOf(p, agents, now)
+		w, later := workerOf(p, agents, c.began, now)
 		if later > 0 && (again == 0 || later < again) {
 			again = later
 		}
@@ -205,7 +205,7 @@ func shapeOf(p *corev1.Pod) string {
 }
 
 // workerOf is a pod as decide sees it. again is when time alone may change that.
-func workerOf(p *corev1.Pod, agents map[string]AgentStatus, now time.Time) (w worker, again time.Duration) {
+func workerOf(p *corev1.Pod, agents map[string]AgentStatus, listening, now time.Time) (w worker, again time.Duration) {
 	w = worker{
 		name: p.Name, uid: p.UID, version: p.ResourceVersion, shape: shapeOf(p), ordinal: -1, created: p.CreationTimestamp.Time,
 		ended:   p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed,
@@ -222,7 +222,7 @@ func workerOf(p *corev1.Pod, agents map[string]AgentStatus, now time.Time) (w wo
 		w.crashed = s.State.Running == nil && s.RestartCount > 0
 	}
 	if !w.ended {
-		w.trouble, again = troubleOf(p, w.connected(), now)
+		w.trouble, again = troubleOf(p, w.agent != nil, listening, now)
 	}
 	return w, again
 }

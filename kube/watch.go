@@ -183,11 +183,7 @@ func slimStatuses(all []corev1.ContainerStatus) []corev1.ContainerStatus {
 // learnAll waits until the cluster has said what classes there are. Events say
 // the same, but not when they are all there.
 func (c *Controller) learnAll(ctx context.Context, from cache.Cache) error {
-	_, err := from.GetInformer(ctx, &v1alpha1.ScriptClass{})
-	if ctx.Err() != nil {
-		return nil // it ends
-	}
-	if err != nil {
+	if _, err := from.GetInformer(ctx, &v1alpha1.ScriptClass{}); err != nil { // it waits until they are there
 		return fmt.Errorf("watch the classes: %w", err)
 	}
 	var all v1alpha1.ScriptClassList
