@@ -107,9 +107,14 @@ fuzz: ## run every fuzz target for FUZZTIME (default 10s)
 	done
 
 .PHONY: bench
-bench: build ## measure speed and memory beside xargs and GNU parallel (15 minutes; BENCH="-only true")
+bench: build ## measure speed and memory beside xargs and GNU parallel (17 minutes; BENCH="-only true")
 	@.ci/need parallel
 	@CGO_ENABLED=0 go run ./bench $(BENCH)
+
+.PHONY: bench-kubernetes
+bench-kubernetes: lab-build ## measure on the lab, beside Helm releases and Jobs (10 minutes; BENCH="-scale 0.1")
+	@.ci/need $(LAB_NEED)
+	@go test -run '^$$' -bench . -benchtime 1x -timeout 40m ./bench/kubernetes $(BENCH)
 
 .PHONY: ci
 ci: ## run what CI runs

@@ -2,9 +2,11 @@
 // instead, in one run on one machine, and reports ratios: single times on a
 // shared machine say little.
 //
-//	go run ./bench                 everything (about 15 minutes on two cores)
+//	go run ./bench                 everything (about 17 minutes on two cores)
 //	go run ./bench -only true      one part: true, engine, latency, large, server
 //	go run ./bench -scale 0.1      a tenth of the items
+//
+// What needs a cluster is measured by package bench/kubernetes.
 //
 // `make bench` builds the binary and installs the peers first.
 package main
