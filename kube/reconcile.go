@@ -286,9 +286,11 @@ func (c *Controller) start(ctx context.Context, class *v1alpha1.ScriptClass, m *
 	}
 	pods := len(s.workers)
 	for i, x := range d.create {
-		if turn := c.starts.ReserveN(s.now, 1); turn.DelayFrom(s.now) > 0 {
-			d.lookAgain(turn.DelayFrom(s.now))
-			turn.CancelAt(s.now)
+		// Now, not when the look began: making pods takes time, and earns turns.
+		now := time.Now()
+		if turn := c.starts.ReserveN(now, 1); turn.DelayFrom(now) > 0 {
+			d.lookAgain(turn.DelayFrom(now))
+			turn.CancelAt(now)
 			d.create = d.create[:i]
 			return
 		}
