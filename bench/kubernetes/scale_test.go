@@ -2,6 +2,7 @@ package kubernetes_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"maps"
 	"os"
@@ -29,6 +30,10 @@ const (
 	fakeNode  = `{bulkhead.dev/fake-node: ""}`
 	podsBurst = 10 // that the server may start on top of its rate
 )
+
+// together is how many agents share a connection. In a cluster none do; what the
+// server needs less if they do, it needs for connections.
+var together = flag.Int("together", 1, "agents that share a connection, in BenchmarkScaleUp")
 
 // BenchmarkScaleUp wants 2,000 workers at once on 200 nodes. Nodes and containers
 // are played; the pods are real objects, and the agent of each is a real one, in
@@ -63,7 +68,7 @@ func (d *bed) scaleUp(n int) {
 		fmt.Sprintf("pods made within %.0f s, at the rate alone %d s", last.Sub(first).Seconds()+1, n/podsPerSecond))
 	result.AtMost(what+"lists without a resource version", float64(fresh), 0, "", "")
 	result.Note(what+"requests of the server for each", fmt.Sprintf("%.2f", float64(mine)/float64(n)), "")
-	result.AtMost(what+"peak memory of the server", memory, 150, " MiB", "")
+	result.AtMost(what+"peak memory of the server", memory, 150, " MiB", fmt.Sprintf("%d agents on a connection;", *together))
 }
 
 // crowd is an agent for each pod that runs, and when each pod was made.
@@ -71,7 +76,8 @@ type crowd struct {
 	bed    *bed
 	ctx    context.Context
 	stop   context.CancelFunc
-	token  string // file
+	token  string                               // file
+	client bulkheadv1connect.AgentServiceClient // of the agents that come next
 	agents sync.WaitGroup
 	seeing sync.WaitGroup
 
@@ -118,13 +124,16 @@ func (c *crowd) note(p *corev1.Pod) {
 		return
 	}
 	c.seen[p.UID] = true
-	client, url, opts, err := rpc.Dial(rpc.DialOptions{URL: c.bed.url, CAFile: c.bed.key("ca.crt"), TokenFile: c.token})
-	if err != nil {
-		c.bed.Error(err)
-		return
+	if (len(c.seen)-1)%*together == 0 {
+		client, url, opts, err := rpc.Dial(rpc.DialOptions{URL: c.bed.url, CAFile: c.bed.key("ca.crt"), TokenFile: c.token})
+		if err != nil {
+			c.bed.Error(err)
+			return
+		}
+		c.client = bulkheadv1connect.NewAgentServiceClient(client, url, opts...)
 	}
 	a := agent.New(agent.Options{
-		Client: bulkheadv1connect.NewAgentServiceClient(client, url, opts...), Runner: waiter{}, API: rpc.APIVersion,
+		Client: c.client, Runner: waiter{}, API: rpc.APIVersion,
 		Agent: bulkhead.Agent{Name: p.Namespace + "/" + p.Name, Kind: bulkhead.Kind{Class: c.bed.class()}, Slots: 1},
 	})
 	c.agents.Go(func() { _ = a.Run(c.ctx) }) // at the end results may be left over
