@@ -69,7 +69,7 @@ func (d *bed) start(addr string) {
 		d.Fatal(err)
 	}
 	defer log.Close()
-	d.cmd = exec.Command(binary, "serve", "--state", filepath.Join(d.dir, "state"), "--listen", addr, //nolint:gosec // our own
+	d.cmd = exec.Command(binary, "serve", "--state", filepath.Join(d.dir, "state"), "--listen", addr,
 		"--kubernetes", "--kubeconfig", d.lab.Kubeconfig(), "--namespace", d.ns, "--worker-image", lab.BulkheadImage,
 		"--worker-image-pull-policy", "Never", "--worker-url", d.url, "--pods-per-second", fmt.Sprint(podsPerSecond))
 	if addr := os.Getenv("BENCH_PPROF"); addr != "" {
