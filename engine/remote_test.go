@@ -86,7 +86,7 @@ func (s *server) start() {
 // kill ends everything, as kill -9 would: nobody says good-bye.
 func (s *server) kill() {
 	s.stop()
-	<-s.ended
+	_ = <-s.ended // it says that it was ended
 	_ = s.shelf.CloseAll()
 	_ = s.store.Close()
 }

@@ -24,16 +24,8 @@ func (s *Store) Commit(_ context.Context, b *bulkhead.Batch) error {
 				return fmt.Errorf("end attempt: %w", err)
 			}
 		}
-		for _, q := range b.Requeued {
-			if _, err := exec(c, `INSERT INTO requeued (run, item, attempt, due) VALUES (?,?,?,?)`,
-				int64(q.Run), q.Item, int64(q.Attempt), micros(q.Due)); err != nil {
-				return fmt.Errorf("requeue: %w", err)
-			}
-		}
-		for i := range b.Returned {
-			if err := takeBack(c, &b.Returned[i]); err != nil {
-				return fmt.Errorf("take back lease: %w", err)
-			}
+		if err := queueAgain(c, b); err != nil {
+			return err
 		}
 		for i := range b.Leases {
 			if err := giveLease(c, created, &b.Leases[i]); err != nil {
@@ -52,6 +44,22 @@ func (s *Store) Commit(_ context.Context, b *bulkhead.Batch) error {
 		}
 		return nil
 	})
+}
+
+// queueAgain queues the items that get another attempt, or that were not attempted.
+func queueAgain(c *sqlite.Conn, b *bulkhead.Batch) error {
+	for _, q := range b.Requeued {
+		if _, err := exec(c, `INSERT INTO requeued (run, item, attempt, due) VALUES (?,?,?,?)`,
+			int64(q.Run), q.Item, int64(q.Attempt), micros(q.Due)); err != nil {
+			return fmt.Errorf("requeue: %w", err)
+		}
+	}
+	for i := range b.Returned {
+		if err := takeBack(c, &b.Returned[i]); err != nil {
+			return fmt.Errorf("take back lease: %w", err)
+		}
+	}
+	return nil
 }
 
 // createdOf returns when the attempt's run was created. Every batch that

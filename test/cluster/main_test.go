@@ -220,7 +220,7 @@ func (b *bed) connect() {
 // kill ends the server without a word.
 func (b *bed) kill() {
 	_ = b.cmd.Process.Kill()
-	<-b.ended
+	_ = <-b.ended // it was killed
 }
 
 // end asks the server to end.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"bulkhead.dev/bulkhead"
 )
@@ -33,7 +34,7 @@ func (b *bed) witness() *witness {
 		b.t.Fatal(err)
 	}
 	w := &witness{addr: listener.Addr().String(), starts: map[int64]int{}, first: make(chan struct{})}
-	server := &http.Server{Handler: w}
+	server := &http.Server{Handler: w, ReadHeaderTimeout: time.Minute}
 	go func() { _ = server.Serve(listener) }()
 	b.t.Cleanup(func() { _ = server.Close() })
 	return w

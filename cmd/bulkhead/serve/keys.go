@@ -55,19 +55,22 @@ func openKeys(state string, names []string) (*keys, error) {
 		return nil, err
 	}
 	k.token = strings.TrimSpace(string(token))
-	return k, k.openCA()
+	if err := k.openCA(); err != nil {
+		return nil, err
+	}
+	return k, nil
 }
 
 // path is where one of the keys is.
 func (k *keys) path(name string) string { return filepath.Join(k.dir, name) }
 
 // file reads a key, and makes it first if it is not there.
-func (k *keys) file(name string, make func() ([]byte, error)) ([]byte, error) {
+func (k *keys) file(name string, create func() ([]byte, error)) ([]byte, error) {
 	text, err := os.ReadFile(k.path(name))
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return text, err
 	}
-	if text, err = make(); err != nil {
+	if text, err = create(); err != nil {
 		return nil, fmt.Errorf("make key %s: %w", name, err)
 	}
 	// A half-written key would be one that nobody else has.

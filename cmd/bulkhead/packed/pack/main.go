@@ -4,14 +4,18 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 
 	"bulkhead.dev/bulkhead/cmd/bulkhead/packed"
 )
 
-func main() {
-	if err := packed.Pack(os.Stdout, os.Stdin); err != nil {
-		fmt.Fprintf(os.Stderr, "pack: %v\n", err)
-		os.Exit(1)
+func main() { os.Exit(run(os.Stdin, os.Stdout, os.Stderr)) }
+
+func run(stdin io.Reader, stdout, stderr io.Writer) int {
+	if err := packed.Pack(stdout, stdin); err != nil {
+		fmt.Fprintf(stderr, "pack: %v\n", err)
+		return 1
 	}
+	return 0
 }
