@@ -86,7 +86,9 @@ func (s *server) start() {
 // kill ends everything, as kill -9 would: nobody says good-bye.
 func (s *server) kill() {
 	s.stop()
-	_ = <-s.ended // it says that it was ended
+	if err := <-s.ended; err == nil {
+		s.t.Error("the engine ended by itself")
+	}
 	_ = s.shelf.CloseAll()
 	_ = s.store.Close()
 }

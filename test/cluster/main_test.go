@@ -220,7 +220,9 @@ func (b *bed) connect() {
 // kill ends the server without a word.
 func (b *bed) kill() {
 	_ = b.cmd.Process.Kill()
-	_ = <-b.ended // it was killed
+	if err := <-b.ended; err == nil {
+		b.t.Error("the server ended by itself")
+	}
 }
 
 // end asks the server to end.
