@@ -104,6 +104,12 @@ func (s *site) start() {
 	if o.Outputs == nil {
 		o.Outputs = outputsOf{s}
 	}
+	o.Agents = &rpc.Agents{
+		Leases: s.engine, Output: s.shelf, Open: func(sha256 string) (io.ReadCloser, error) { return s.files.Open(sha256) },
+		Echo:    func(class string) bool { return class == "a" },
+		ClassOf: func(ctx context.Context) string { return rpc.CallerOf(ctx).Class },
+		Wait:    20 * time.Millisecond, RenewWait: 20 * time.Millisecond,
+	}
 	s.rpc = rpc.NewServer(o)
 	s.web = httptest.NewUnstartedServer(s.rpc)
 	s.web.EnableHTTP2 = true
