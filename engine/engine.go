@@ -15,6 +15,11 @@
 //
 // When the store cannot be written nothing starts and nothing is thrown away:
 // results stay in memory, their workers wait, and the loop tries again.
+//
+// Workers are goroutines of this process, or agents elsewhere (Options.Remote).
+// What agents say can come twice, late or not at all, so a lease has a token, a
+// holder and an end: see remote.go. Then runs come and go while the loop turns:
+// see serve.go.
 package engine
 
 import (
