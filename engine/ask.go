@@ -81,6 +81,23 @@ func (e *Engine) take(a *ask) {
 	e.idle = append(e.idle, a)
 }
 
+// finishEnded takes the results that have arrived into the batch. What an agent
+// says of a lease that is over changes nothing: it was said before, or the lease
+// had expired. Nor does what it says of another agent's.
+func (e *Engine) finishEnded(b *bulkhead.Batch, now time.Time) error {
+	for _, a := range e.ended {
+		l := a.Done.Lease
+		if a.agent != nil && e.leaseOf(a.agent, bulkhead.Held{Run: l.Run, Item: l.Item.Index, Token: l.Token}) == nil {
+			continue
+		}
+		if err := e.finish(b, a.Done, now); err != nil {
+			return err
+		}
+	}
+	e.ended = nil
+	return nil
+}
+
 // close answers every worker that still waits.
 func (e *Engine) close() {
 	close(e.done)
@@ -117,9 +134,14 @@ func (e *Engine) sort() *rest {
 		case a.over: // replaced
 		case a.isGone():
 			r.add(a, nil, context.Canceled)
+		case a.agent != nil && a.agent.Process != a.Agent.Process:
+			// What it would get its successor would get, too.
+			r.add(a, nil, bulkhead.ErrFormer)
 		case held != nil:
-			// It has a lease of which it does not know: the answer was lost.
-			r.add(a, held, nil)
+			// It has a lease of which it does not know: the answer was lost. It counts
+			// its time from this ask.
+			e.renewed(held)
+			r.add(a, &Assignment{Lease: held.Lease, Spec: &held.run.Spec, Stop: held.stop}, nil)
 		case a.Leaving:
 			r.add(a, nil, nil)
 		case a.agent != nil && a.agent.retired:
@@ -159,16 +181,12 @@ func (a *ask) isGone() bool {
 	}
 }
 
-// held is the assignment of the slot's lease, nil if it has none.
-func (a *ask) held() *Assignment {
+// held is the slot's lease, nil if it has none.
+func (a *ask) held() *live {
 	if a.agent == nil {
 		return nil
 	}
-	l := a.agent.slots[a.Slot]
-	if l == nil {
-		return nil
-	}
-	return &Assignment{Lease: l.Lease, Spec: &l.run.Spec, Stop: l.stop}
+	return a.agent.slots[a.Slot]
 }
 
 // grant is a lease on its way to a worker.

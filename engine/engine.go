@@ -61,7 +61,8 @@ type Options struct {
 	Store Store
 	// Now is the clock; default time.Now.
 	Now func() time.Time
-	// Token makes fencing tokens; default counts up from a random number.
+	// Token makes fencing tokens; default counts up from a random number, or, for
+	// agents, gives numbers that cannot be guessed.
 	Token func() uint64
 	// Probe reports whether the state folder can be written again after a
 	// commit failed; default: it can. It may free and take back a reserve.
@@ -109,7 +110,7 @@ type Engine struct {
 	workers int              // last told to Options.Workers
 	settled []bulkhead.Lease // of agents, whose end is durable with the next commit
 
-	agents    map[string]*agent
+	agents    map[agentKey]*agent
 	wanted    map[bulkhead.Kind]int // slots that runs can use, as last told to Remote.Changed
 	blocked   map[string]string     // why no worker of a class comes
 	stirred   map[string]bool       // classes whose agents have come, gone, or got something to do
@@ -128,6 +129,9 @@ func New(opts Options) *Engine {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
+	if opts.Token == nil && opts.Remote != nil {
+		opts.Token = unguessable()
+	}
 	if opts.Token == nil {
 		opts.Token = tokens()
 	}
@@ -140,7 +144,7 @@ func New(opts Options) *Engine {
 	return &Engine{
 		opts: opts, asks: make(chan *ask), poke: make(chan struct{}, 1), done: make(chan struct{}),
 		inUse: map[PoolKey]int{}, held: map[string]int{}, byID: map[bulkhead.RunID]*run{},
-		agents: map[string]*agent{}, wanted: map[bulkhead.Kind]int{}, blocked: map[string]string{}, stirred: map[string]bool{}, calls: make(chan func()),
+		agents: map[agentKey]*agent{}, wanted: map[bulkhead.Kind]int{}, blocked: map[string]string{}, stirred: map[string]bool{}, calls: make(chan func()),
 	}
 }
 
@@ -229,15 +233,11 @@ func (e *Engine) turn(ctx context.Context) (time.Time, error) {
 	now := e.opts.Now()
 	b := &bulkhead.Batch{}
 	e.mu.Lock()
-	acked := e.ended
-	for _, a := range acked {
-		if err := e.finish(b, a.Done, now); err != nil {
-			e.mu.Unlock()
-			return time.Time{}, err
-		}
+	err := e.finishEnded(b, now)
+	if err == nil {
+		err = e.expire(b, now)
 	}
-	e.ended = nil
-	if err := e.expire(b, now); err != nil {
+	if err != nil {
 		e.mu.Unlock()
 		return time.Time{}, err
 	}

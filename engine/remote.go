@@ -77,11 +77,25 @@ func (g *agent) drop(l *live) {
 	g.tell()
 }
 
+// asks reports whether it waits for an answer. It is called by the loop.
+func (g *agent) asks() bool {
+	for _, a := range g.asking {
+		if !a.over {
+			return true
+		}
+	}
+	return false
+}
+
 // tell wakes the renewal that waits.
 func (g *agent) tell() {
 	close(g.news)
 	g.news = make(chan struct{})
 }
+
+// agentKey is what one agent is known by: a name of one class says nothing about
+// the same name of another.
+type agentKey struct{ class, name string }
 
 // greet notes who asks, and reports whether the ask may go on.
 func (e *Engine) greet(a *ask) bool {
@@ -101,20 +115,23 @@ func (e *Engine) greet(a *ask) bool {
 }
 
 // meet returns the agent of that name. A new process of it holds nothing of what
-// the former one had: that is lost.
+// the former one had: that is lost. What would run again by itself is left to its
+// lease's end: a former process may still run it, on a node that is cut off or
+// because two agents were given one name, and it is told to stop only when it asks.
 func (e *Engine) meet(who bulkhead.Agent) (*agent, error) {
 	now := e.opts.Now()
-	g := e.agents[who.Name]
+	key := agentKey{who.Class, who.Name}
+	g := e.agents[key]
 	if g == nil {
 		g = &agent{Agent: who, slots: map[int]*live{}, asking: map[int]*ask{}, since: now, news: make(chan struct{})}
-		e.agents[who.Name] = g
+		e.agents[key] = g
 	}
 	if slices.Contains(g.former, who.Process) {
 		return nil, bulkhead.ErrFormer
 	}
 	if g.Process != who.Process {
 		for _, l := range g.slots {
-			l.lost = true
+			l.lost = !again(l.Lease, &l.run.Spec)
 		}
 		g.former = append(g.former, g.Process)
 		g.former = g.former[max(0, len(g.former)-keptFormer):]
@@ -130,9 +147,9 @@ func (e *Engine) meet(who bulkhead.Agent) (*agent, error) {
 }
 
 // give makes an agent the holder of a lease.
-func (e *Engine) give(l *live, g *agent, now time.Time) {
+func (e *Engine) give(l *live, g *agent) {
 	l.Worker, l.Process, l.agent = g.Name, g.Process, g
-	l.expires = now.Add(e.Keep(l.Lease, &l.run.Spec))
+	e.renewed(l)
 	l.Output = e.opts.Remote.Output.Begin(l.Lease, &l.run.Spec)
 	g.slots[l.Slot] = l
 	e.stirred[g.Class] = true
@@ -141,10 +158,33 @@ func (e *Engine) give(l *live, g *agent, now time.Time) {
 // Keep is how long a lease is kept for an agent that is not heard of. The agent
 // must have ended the script before, in case the item is given to another one.
 func (e *Engine) Keep(l bulkhead.Lease, spec *bulkhead.Spec) time.Duration {
-	if l.Attempt <= spec.Retries {
+	if again(l, spec) {
 		return orDefault(e.opts.Remote.KeepRetried, defaultKeepRetried) + 2*spec.Grace
 	}
 	return orDefault(e.opts.Remote.Keep, defaultKeep) + 2*spec.Grace
+}
+
+// again reports whether the item of a lease runs again by itself if this attempt
+// is lost.
+func again(l bulkhead.Lease, spec *bulkhead.Spec) bool { return l.Attempt <= spec.Retries }
+
+// renewed counts the time that a lease is kept from now on.
+func (e *Engine) renewed(l *live) {
+	l.expires = e.opts.Now().Add(e.Keep(l.Lease, &l.run.Spec))
+}
+
+// leaseOf is the lease in force of which an agent speaks, nil if there is none: it
+// is over, or another agent's.
+func (e *Engine) leaseOf(g *agent, h bulkhead.Held) *live {
+	r := e.byID[h.Run]
+	if r == nil {
+		return nil
+	}
+	l := r.leases[h.Item]
+	if l == nil || l.Token != h.Token || l.agent != g || l.Process != g.Process {
+		return nil
+	}
+	return l
 }
 
 func orDefault(d, otherwise time.Duration) time.Duration {
@@ -190,7 +230,7 @@ func (e *Engine) keepLease(r *run, l *live) bool {
 	for _, n := range l.needs {
 		e.inUse[n.Pool]++
 	}
-	l.expires = e.opts.Now().Add(e.Keep(l.Lease, &r.Spec))
+	e.renewed(l)
 	g.slots[l.Slot] = l
 	return true
 }
@@ -214,9 +254,9 @@ func (e *Engine) expire(b *bulkhead.Batch, now time.Time) error {
 			}
 		}
 	}
-	for name, g := range e.agents {
-		if len(g.slots) == 0 && now.Sub(g.seen) > agentGone {
-			delete(e.agents, name)
+	for key, g := range e.agents {
+		if len(g.slots) == 0 && now.Sub(g.seen) > agentGone && !g.asks() {
+			delete(e.agents, key)
 			e.stirred[g.Class] = true
 		}
 	}
@@ -242,27 +282,35 @@ func (e *Engine) Renew(who bulkhead.Agent, held []bulkhead.Held) (bulkhead.Renew
 	}
 	out := bulkhead.Renewal{News: g.news, Leave: g.retired}
 	for _, h := range held {
-		var l *live
-		if r := e.byID[h.Run]; r != nil {
-			l = r.leases[h.Item]
-		}
-		if l == nil || l.Token != h.Token || l.lost || l.halted() {
+		l := e.leaseOf(g, h)
+		if l == nil || l.lost || l.halted() {
 			out.Stop = append(out.Stop, h.Token)
 		}
-		if l != nil && l.Token == h.Token && !l.lost {
-			l.expires = e.opts.Now().Add(e.Keep(l.Lease, &l.run.Spec))
+		if l != nil && !l.lost {
+			e.renewed(l)
 		}
 	}
 	return out, nil
 }
 
+// named are the agents of a name, of whatever class.
+func (e *Engine) named(name string) (list []*agent) {
+	for key, g := range e.agents {
+		if key.name == name {
+			list = append(list, g)
+		}
+	}
+	return list
+}
+
 // Retire asks an agent to finish what it runs and end.
 func (e *Engine) Retire(name string) {
 	e.mu.Lock()
-	g := e.agents[name]
-	if g != nil && !g.retired {
-		g.retired = true
-		g.tell()
+	for _, g := range e.named(name) {
+		if !g.retired {
+			g.retired = true
+			g.tell()
+		}
 	}
 	e.mu.Unlock()
 	e.Poke()
@@ -271,7 +319,7 @@ func (e *Engine) Retire(name string) {
 // Gone says that an agent will never be heard of again: what it held is lost.
 func (e *Engine) Gone(name string) {
 	e.mu.Lock()
-	if g := e.agents[name]; g != nil {
+	for _, g := range e.named(name) {
 		for _, l := range g.slots {
 			l.lost = true
 		}

@@ -184,7 +184,7 @@ func (e *Engine) lease(r *run, group int, to *ask, now time.Time) *live {
 		Run: r.ID, Item: w.Item, Attempt: w.attempt, Token: e.opts.Token(), Slot: to.Slot, Since: now, Output: to.Output,
 	}}
 	if to.agent != nil {
-		e.give(l, to.agent, now)
+		e.give(l, to.agent)
 	}
 	r.leases[w.Index] = l
 	for _, n := range needs {
@@ -235,14 +235,8 @@ func (e *Engine) unlease(r *run, index int64) {
 
 // finish takes the result of an attempt into the batch: it ends the lease and
 // decides whether the item gets another attempt.
-//
-// What an agent says of a lease that is over changes nothing: it was said before,
-// or the lease had expired.
 func (e *Engine) finish(b *bulkhead.Batch, d *Done, now time.Time) error {
 	r := e.byID[d.Lease.Run]
-	if e.opts.Remote != nil && (r == nil || r.leases[d.Lease.Item.Index] == nil || r.leases[d.Lease.Item.Index].Token != d.Lease.Token) {
-		return nil
-	}
 	if r == nil {
 		return fmt.Errorf("result for run %d, which is not ours", d.Lease.Run)
 	}

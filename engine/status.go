@@ -76,6 +76,12 @@ func (e *Engine) noteFailure(r *run, f Failure) {
 	}
 }
 
+// unguessable makes tokens for agents: who has one must not know those of others,
+// because what belongs to an attempt is known by its token alone.
+func unguessable() func() uint64 {
+	return func() uint64 { return rand.Uint64() >> 1 } // the store keeps signed integers
+}
+
 // tokens counts up from a random number: unique within a process by counting,
 // between processes by chance (63 bits).
 func tokens() func() uint64 {
