@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -21,8 +22,9 @@ import (
 type DialOptions struct {
 	// URL of the server: https://HOST[:PORT][/PATH], or http:// to this machine.
 	URL string
-	// CAFile holds the certificates, in PEM, that may have signed the server's.
-	// Empty: those that the system trusts.
+	// CAFile holds the certificates, in PEM, that may have signed the server's. It
+	// is read again with every connection, because they are rotated, too. Empty:
+	// those that the system trusts.
 	CAFile string
 	// TokenFile holds the bearer token, which is sent with every call. It is read
 	// again once a minute and after the server has refused a call, because
@@ -74,6 +76,9 @@ func Dial(opts DialOptions) (connect.HTTPClient, string, []connect.ClientOption,
 		HTTP2:               &http.HTTP2Config{SendPingTimeout: quietTime, PingTimeout: pingTime, WriteByteTimeout: quietTime},
 	}
 	caller := &caller{next: transport, agent: opts.UserAgent}
+	if opts.CAFile != "" {
+		transport.DialTLSContext = (&dialer{transport, opts.CAFile}).dial
+	}
 	if opts.TokenFile != "" {
 		caller.token = &token{path: opts.TokenFile}
 		if _, err := caller.token.get(); err != nil {
@@ -121,6 +126,38 @@ func readRoots(path string) (*x509.CertPool, error) {
 			"file %s holds no certificates", bulkhead.Quote(path))
 	}
 	return pool, nil
+}
+
+// dialer connects to a server whose certificate the file vouches for as it is now.
+// Connections by way of a proxy are the transport's own, with what the file held
+// at first.
+type dialer struct {
+	transport *http.Transport
+	path      string
+}
+
+func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTime)
+	defer cancel()
+	config := d.transport.TLSClientConfig.Clone()
+	if roots, err := readRoots(d.path); err == nil { // or it is being replaced
+		config.RootCAs = roots
+	}
+	config.NextProtos = []string{"h2", "http/1.1"}
+	var err error
+	if config.ServerName, _, err = net.SplitHostPort(address); err != nil {
+		return nil, err
+	}
+	raw, err := d.transport.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	conn := tls.Client(raw, config)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		_ = raw.Close()
+		return nil, err
+	}
+	return conn, nil
 }
 
 // caller says with every request who calls.

@@ -1,14 +1,22 @@
 package rpc_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/pem"
+	"log/slog"
+	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"bulkhead.dev/bulkhead"
 	"bulkhead.dev/bulkhead/rpc"
@@ -84,6 +92,75 @@ func TestARotatedTokenIsReadAgainOnceTheOldOneIsRefused(t *testing.T) {
 	if c, ok := client.(*http.Client); ok {
 		c.CloseIdleConnections()
 	}
+}
+
+// selfSigned is a certificate for this machine, and its PEM.
+func selfSigned(t *testing.T) (tls.Certificate, string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	about := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	der, err := x509.CreateCertificate(rand.Reader, about, about, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
+
+func TestCertificatesThatAreRotatedAreReadAgain(t *testing.T) {
+	first, firstPEM := selfSigned(t)
+	second, secondPEM := selfSigned(t)
+	current := &first
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Proto", r.Proto) }))
+	srv.EnableHTTP2 = true
+	srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	srv.TLS = &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return current, nil }}
+	srv.StartTLS()
+	defer srv.Close()
+	srv.TLS.Certificates = nil // the test server's own goes first
+	ca := filepath.Join(t.TempDir(), "ca.crt")
+	write(t, ca, firstPEM)
+	client, base, _, err := rpc.Dial(rpc.DialOptions{URL: srv.URL, CAFile: ca})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, ok := client.(*http.Client)
+	if !ok {
+		t.Fatalf("%T", client)
+	}
+	call := func() error {
+		c.CloseIdleConnections()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, base, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := c.Do(req)
+		if err != nil {
+			return err
+		}
+		if proto := res.Header.Get("Proto"); proto != "HTTP/2.0" {
+			t.Errorf("the server saw %s", proto)
+		}
+		return res.Body.Close()
+	}
+	if err := call(); err != nil {
+		t.Fatal(err)
+	}
+	current = &second
+	if err := call(); err == nil {
+		t.Error("a server was trusted that nobody vouches for")
+	}
+	write(t, ca, secondPEM)
+	if err := call(); err != nil {
+		t.Error("after the file has changed:", err)
+	}
+	write(t, ca, "half of")
+	if err := call(); err == nil {
+		t.Error("a server was trusted that nobody vouches for any more")
+	}
+	c.CloseIdleConnections()
 }
 
 func TestATokenIsNotCarriedToWhereARedirectPoints(t *testing.T) {
