@@ -3,6 +3,8 @@ package serve
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"log"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -143,5 +145,18 @@ func TestChangesComeTogether(t *testing.T) {
 	}
 	if !got["a"] || !got["b"] {
 		t.Error(got)
+	}
+}
+
+func TestCallersThatTrustAnotherCertificateDoNotFillTheLog(t *testing.T) {
+	var said strings.Builder
+	say := log.New(connections{slog.New(slog.NewTextHandler(&said, nil))}, "", 0)
+	say.Print("http: TLS handshake error from 192.0.2.1:1: remote error: tls: bad certificate")
+	if said.Len() > 0 {
+		t.Errorf("it said %q", said.String())
+	}
+	say.Print("http: panic serving 192.0.2.1:1: oh")
+	if !strings.Contains(said.String(), "panic serving") {
+		t.Errorf("it said %q", said.String())
 	}
 }

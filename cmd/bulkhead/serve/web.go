@@ -1,10 +1,13 @@
 package serve
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"io"
+	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/pprof"
@@ -52,7 +55,8 @@ func (s *server) serveWeb(listener net.Listener, fail chan<- error) *web {
 	config := &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: s.keys.certificate}
 	server := &http.Server{
 		Handler: mux, TLSConfig: config, ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: 64 << 10,
-		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 2500, SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
+		ErrorLog: log.New(connections{s.log}, "", 0),
+		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: 2500, SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
 	}
 	w.run(server, func() error { return server.ServeTLS(listener, "", "") }, fail)
 	if s.opts.Pprof != "" {
@@ -61,6 +65,19 @@ func (s *server) serveWeb(listener net.Listener, fail chan<- error) *web {
 	}
 	go w.sweep(api)
 	return w
+}
+
+// connections takes what net/http says. Who trusts another certificate, or none, and
+// tries again each second, is not to fill the log.
+type connections struct{ log *slog.Logger }
+
+func (c connections) Write(p []byte) (int, error) {
+	level := slog.LevelWarn
+	if bytes.Contains(p, []byte("TLS handshake error")) {
+		level = slog.LevelDebug
+	}
+	c.log.Log(context.Background(), level, string(bytes.TrimSpace(p)))
+	return len(p), nil
 }
 
 // sweep lets the API forget what nobody goes on with.
