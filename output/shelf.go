@@ -37,12 +37,12 @@ type shelf struct {
 
 // shelved is the output of one attempt.
 type shelved struct {
-	run   bulkhead.RunID
-	shelf *shelf
-	first bulkhead.OutputRef // where its first record will be
+	lease bulkhead.Lease
+	most  int64  // bytes to keep
+	shelf *shelf // nil as long as w is
 
 	mu    sync.Mutex
-	w     *Writer // its alone until Drop
+	w     *Writer // its alone until Drop; nil: its log could not be opened
 	have  int64   // bytes of data that came, kept or not
 	ended bool
 	ref   bulkhead.OutputRef // once ended
@@ -52,28 +52,51 @@ type shelved struct {
 func (s *Shelf) Begin(l bulkhead.Lease, spec *bulkhead.Spec) bulkhead.OutputRef {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	sh, err := s.open(l.Run, nil)
-	if err != nil {
-		return bulkhead.OutputRef{} // Write tries again, and says so
+	a := &shelved{lease: l, most: spec.MaxOutput}
+	s.add(a)
+	if err := s.provide(a); err != nil {
+		return bulkhead.OutputRef{} // Write and End try again, and say so
 	}
-	var w *Writer
-	if n := len(sh.free); n > 0 {
-		w, sh.free = sh.free[n-1], sh.free[:n-1]
-	} else {
-		w = sh.log.Writer()
-	}
-	w.Begin(l.Item.Index, l.Attempt, l.Since, spec.MaxOutput)
-	a := &shelved{run: l.Run, shelf: sh, w: w, first: w.Position()}
-	s.add(l.Token, a)
-	return a.first
+	return a.w.Position()
 }
 
-func (s *Shelf) add(token uint64, a *shelved) {
+func (s *Shelf) add(a *shelved) {
 	if s.attempts == nil {
 		s.attempts = map[uint64]*shelved{}
 	}
-	s.attempts[token] = a
-	a.shelf.live++
+	s.attempts[a.lease.Token] = a
+}
+
+// provide gives an attempt a writer, if it has none. The caller holds s.mu.
+func (s *Shelf) provide(a *shelved) error {
+	if a.w != nil {
+		return nil
+	}
+	sh, err := s.open(a.lease.Run, nil)
+	if err != nil {
+		return err
+	}
+	if n := len(sh.free); n > 0 {
+		a.w, sh.free = sh.free[n-1], sh.free[:n-1]
+	} else {
+		a.w = sh.log.Writer()
+	}
+	a.w.Begin(a.lease.Item.Index, a.lease.Attempt, a.lease.Since, a.most)
+	a.shelf = sh
+	sh.live++
+	return nil
+}
+
+// ready is provide for a caller that holds a.mu, and writes what the disk refused
+// before: that comes first, or it would pile up here.
+func (s *Shelf) ready(a *shelved) error {
+	s.mu.Lock()
+	err := s.provide(a)
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return a.w.Flush()
 }
 
 // open returns the shelf of a run; live are segments of attempts that go on.
@@ -126,11 +149,12 @@ func (s *Shelf) Resume(l bulkhead.Lease, spec *bulkhead.Spec) error {
 	if err != nil {
 		return err
 	}
-	a := &shelved{run: l.Run, shelf: sh, w: w, first: l.Output, have: ref.Bytes + ref.Dropped, ended: ended}
+	a := &shelved{lease: l, most: spec.MaxOutput, shelf: sh, w: w, have: ref.Bytes + ref.Dropped, ended: ended}
 	if ended {
 		a.ref = ref
 	}
-	s.add(l.Token, a)
+	sh.live++
+	s.add(a)
 	return nil
 }
 
@@ -154,8 +178,7 @@ func (s *Shelf) Write(token uint64, offset int64, chunks []bulkhead.Chunk) (have
 	if a.ended {
 		return a.have, true, nil
 	}
-	// What the disk refused before comes first, or it would pile up here.
-	if err := a.w.Flush(); err != nil {
+	if err := s.ready(a); err != nil {
 		return a.have, true, err
 	}
 	if offset > a.have && len(chunks) > 0 {
@@ -192,7 +215,7 @@ func (s *Shelf) End(token uint64, dropped int64) (ref bulkhead.OutputRef, known 
 	if a.ended {
 		return a.ref, true, nil
 	}
-	if err := a.w.Flush(); err != nil {
+	if err := s.ready(a); err != nil {
 		return ref, true, err
 	}
 	a.w.top(dropped)
@@ -223,16 +246,18 @@ func (s *Shelf) Lost(l bulkhead.Lease) bulkhead.OutputRef {
 func (s *Shelf) Drop(l bulkhead.Lease) {
 	s.mu.Lock()
 	a := s.attempts[l.Token]
-	if a != nil {
-		delete(s.attempts, l.Token)
-		a.shelf.live--
-	}
+	delete(s.attempts, l.Token)
 	s.mu.Unlock()
 	if a == nil {
 		return
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.w == nil {
+		a.ended = true
+		return
+	}
+	defer s.release(a)
 	if !a.ended {
 		if _, err := a.w.End(); err != nil {
 			return // a writer whose attempt cannot be ended is of no further use
@@ -245,6 +270,13 @@ func (s *Shelf) Drop(l bulkhead.Lease) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a.shelf.free = append(a.shelf.free, a.w)
+}
+
+// release notes that an attempt needs its run's output no more.
+func (s *Shelf) release(a *shelved) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a.shelf.live--
 }
 
 // Close closes the output of a run that is finished. It is sealed in the background.

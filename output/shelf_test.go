@@ -2,6 +2,7 @@ package output_test
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -182,6 +183,26 @@ func TestARunThatIsClosedCanGoOn(t *testing.T) {
 		t.Errorf("kept %q", got)
 	}
 	if got := kept(t, dir, one, ref); got != "one" {
+		t.Errorf("kept %q", got)
+	}
+}
+
+func TestOutputWhoseFolderCannotBeReadWaits(t *testing.T) {
+	dir := t.TempDir()
+	s := shelfIn(t, dir)
+	place := filepath.Join(dir, "1")
+	if err := os.WriteFile(place, nil, 0o600); err != nil { // a file where the folder should be
+		t.Fatal(err)
+	}
+	l := lend(s, 1)
+	if _, known, err := s.Write(l.Token, 0, nil); !known || err == nil {
+		t.Errorf("known %v, %v", known, err)
+	}
+	if err := os.Remove(place); err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, l, 0, "at last")
+	if got := kept(t, dir, l, finish(t, s, l)); got != "at last" {
 		t.Errorf("kept %q", got)
 	}
 }
