@@ -32,7 +32,7 @@ help: ## list the targets
 # the time. An overlay puts the whole one where cmd/bulkhead/quick.go embeds it, so
 # no build leaves anything beside the sources. `go build ./cmd/bulkhead` is the
 # whole one.
-BIN ?= bin/bulkhead
+BIN := bin/bulkhead
 
 .PHONY: build
 build: ## build bin/bulkhead

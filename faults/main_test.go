@@ -80,15 +80,11 @@ func outside() int {
 
 // build makes the binary that users get and one that looks for data races.
 func build(dir string) error {
-	for name, args := range map[string][]string{"bulkhead": {"-trimpath"}, "bulkhead-race": {"-race"}} {
-		args = slices.Concat([]string{"build", "-buildvcs=false", "-o", filepath.Join(dir, name)}, args, []string{"bulkhead.dev/bulkhead/cmd/bulkhead"})
-		cmd := exec.Command("go", args...)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if name == "bulkhead-race" {
-			cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
-		}
+	race := exec.Command("go", "build", "-buildvcs=false", "-race", "-o", filepath.Join(dir, "bulkhead-race"), "bulkhead.dev/bulkhead/cmd/bulkhead")
+	race.Env = append(os.Environ(), "CGO_ENABLED=1")
+	for _, cmd := range []*exec.Cmd{exec.Command("make", "-C", "..", "build", "BIN="+filepath.Join(dir, "bulkhead")), race} {
 		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
+			return fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, out)
 		}
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -47,16 +48,11 @@ func (l *Lab) buildImages(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	bin, err := os.MkdirTemp(filepath.Join(l.dir, ImageFolder), "programs-")
+	bin, unlock, err := buildForImages(ctx, root)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(bin)
-	for name, pkg := range map[string]string{"pause": "./lab/pause", "bulkhead": "./cmd/bulkhead"} {
-		if err := goBuild(ctx, root, filepath.Join(bin, name), "-s -w", pkg); err != nil {
-			return err
-		}
-	}
+	defer unlock()
 	busybox, err := busyboxFiles(ctx)
 	if err != nil {
 		return err
@@ -77,6 +73,32 @@ func (l *Lab) buildImages(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// buildForImages builds the programs of this repository, bulkhead as its users get
+// it, into a folder that nobody changes until it is unlocked. It stays, so that
+// what has not changed is not linked again.
+func buildForImages(ctx context.Context, root string) (dir string, unlock func(), err error) {
+	cache, err := cacheDir()
+	if err != nil {
+		return "", nil, err
+	}
+	if unlock, err = lockFile(filepath.Join(cache, "images.lock")); err != nil {
+		return "", nil, err
+	}
+	defer func() {
+		if err != nil {
+			unlock()
+		}
+	}()
+	dir = filepath.Join(cache, "images")
+	if err := goBuild(ctx, root, filepath.Join(dir, "pause"), "-s -w", "./lab/pause"); err != nil {
+		return "", nil, err
+	}
+	if out, err := exec.CommandContext(ctx, "make", "-C", root, "build", "BIN="+filepath.Join(dir, "bulkhead")).CombinedOutput(); err != nil {
+		return "", nil, fmt.Errorf("build bulkhead in %s: %w\n%s", root, err, tail(out, 40))
+	}
+	return dir, unlock, nil
 }
 
 // busyboxFiles are /bin/busybox and a link for each of its commands.

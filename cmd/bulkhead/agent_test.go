@@ -18,6 +18,7 @@ import (
 // program.
 type site struct {
 	t      *testing.T
+	bin    string // file of the program
 	dir    string
 	listen string
 	url    string
@@ -32,7 +33,16 @@ type program struct {
 }
 
 func newSite(t *testing.T) *site {
-	s := &site{t: t, dir: t.TempDir(), listen: "localhost:0"}
+	self, err := os.Executable() // see TestMain
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newSiteOf(t, self)
+}
+
+// newSiteOf is newSite with another build of the program.
+func newSiteOf(t *testing.T, bin string) *site {
+	s := &site{t: t, bin: bin, dir: t.TempDir(), listen: "localhost:0"}
 	class := "apiVersion: bulkhead.dev/v1alpha1\nkind: ScriptClass\nmetadata: {name: c}\nspec: {image: none}\n"
 	for name, text := range map[string]string{"class.yaml": class, "echo.yaml": strings.ReplaceAll(class, "}\nspec: {", "}\nspec: {echo: true, ")} {
 		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o600); err != nil {
@@ -52,12 +62,8 @@ func newSite(t *testing.T) *site {
 
 // bulkhead is a command that was not started yet.
 func (s *site) bulkhead(args ...string) *exec.Cmd {
-	self, err := os.Executable()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	cmd := exec.Command(self)
-	cmd.Args = append([]string{"bulkhead"}, args...) // see TestMain
+	cmd := exec.Command(s.bin)
+	cmd.Args = append([]string{"bulkhead"}, args...)
 	cmd.Dir = s.dir
 	cmd.Env = append(os.Environ(), "BULKHEAD_STATE="+filepath.Join(s.dir, "state"), "GORACE=atexit_sleep_ms=0 halt_on_error=1",
 		"HOME="+s.dir, "XDG_CONFIG_HOME="+s.dir)

@@ -35,6 +35,13 @@ func (m leakChecked) Run() int {
 			signal.Notify(make(chan os.Signal, 1), s)
 		}
 	}
+	dir, err := os.MkdirTemp("", "bulkhead-build-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return exitInternal
+	}
+	defer os.RemoveAll(dir)
+	buildDir = dir
 	code := m.M.Run()
 	if err := goleak.Find(); err != nil && code == 0 {
 		fmt.Fprintln(os.Stderr, err)
@@ -42,6 +49,9 @@ func (m leakChecked) Run() int {
 	}
 	return code
 }
+
+// buildDir is where tests build what they share.
+var buildDir string
 
 // exitLeak is the exit code of a program that left goroutines behind.
 const exitLeak = 99

@@ -33,7 +33,7 @@ func blocks(t *testing.T, file string) (out []block) {
 func install(t *testing.T) func(dir, text string) (string, error) {
 	t.Helper()
 	bin, state, home, tmp := t.TempDir(), t.TempDir(), t.TempDir(), t.TempDir()
-	if out, err := exec.Command("make", "-C", filepath.Join("..", ".."), "install", "BINDIR="+bin).CombinedOutput(); err != nil {
+	if out, err := exec.Command("make", "-C", filepath.Join("..", ".."), "install", "BINDIR="+bin, "BIN="+filepath.Join(tmp, "build")).CombinedOutput(); err != nil {
 		t.Fatalf("make install: %v\n%s", err, out)
 	}
 	caches, err := exec.Command("go", "env", "GOCACHE", "GOMODCACHE", "GOPATH").Output()

@@ -37,9 +37,7 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		binary = filepath.Join(dir, "bulkhead")
-		build := exec.Command("go", "build", "-o", binary, "../../cmd/bulkhead")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
+		if out, err := exec.Command("make", "-C", "../..", "build", "BIN="+binary).CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "build bulkhead: %v\n%s", err, out)
 			return 1
 		}

@@ -1,0 +1,145 @@
+package packed_test
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"bulkhead.dev/bulkhead/cmd/bulkhead/packed"
+)
+
+// The tests' own binary is both programs: the carrier, given the file that it
+// would carry, and the one that is in there.
+const (
+	roleEnv = "PACKED_TEST_ROLE"
+	fileEnv = "PACKED_TEST_FILE"
+)
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(roleEnv) {
+	case "carrier":
+		os.Exit(carrier())
+	case "carried":
+		os.Exit(carried())
+	}
+	os.Exit(m.Run())
+}
+
+func carrier() int {
+	program, err := os.ReadFile(os.Getenv(fileEnv))
+	if err == nil {
+		err = os.Setenv(roleEnv, "carried")
+	}
+	if err == nil {
+		fmt.Println("process", os.Getpid())
+		err = packed.Exec(program, os.Args, os.Environ())
+	}
+	fmt.Println(err)
+	return 1
+}
+
+// carried tells what it was given.
+func carried() int {
+	self, err := os.Readlink("/proc/self/exe")
+	open := 0 // of the carrier's
+	for fd := range 20 {
+		if to, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd)); to == self {
+			open++
+		}
+	}
+	fmt.Println("process", os.Getpid(), os.Args, os.Getenv("GIVEN"), open, "files", err)
+	fmt.Fprintln(os.Stderr, self)
+	return 7
+}
+
+func pack(t *testing.T) string {
+	t.Helper()
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var small bytes.Buffer
+	if err := packed.Pack(&small, bytes.NewReader(self)); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "packed")
+	if err := os.WriteFile(file, small.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// start runs the carrier, after the words of wrapper.
+func start(t *testing.T, file string, wrapper, environ []string) (out, errs string, code int) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	words := slices.Concat(wrapper, []string{self, "an argument", ""})
+	cmd := exec.Command(words[0], words[1:]...)
+	cmd.Env = append(os.Environ(), append([]string{roleEnv + "=carrier", fileEnv + "=" + file, "GIVEN=given", "GORACE=atexit_sleep_ms=0"}, environ...)...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	_ = cmd.Run() // its exit code says it
+	return stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()
+}
+
+// withoutMemory has strace refuse files in memory, as a kernel does that forbids them.
+var withoutMemory = []string{"strace", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null",
+	"-e", "trace=memfd_create", "-e", "inject=memfd_create:error=EACCES"}
+
+func TestTheCarrierBecomesTheProgram(t *testing.T) {
+	file := pack(t)
+	for name, c := range map[string]struct {
+		wrapper []string
+		temp    string // instead of a new folder
+		from    string // what /proc/self/exe begins with
+	}{
+		"from memory": {nil, "", "/memfd:bulkhead (deleted)"},
+		"from a temporary file, where that is forbidden":                     {withoutMemory, "", "TEMP/.bulkhead-"},
+		"from the cache folder, where there is no place for temporary files": {withoutMemory, "/no-such", "CACHE/.bulkhead-"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			temp, cache := t.TempDir(), t.TempDir()
+			out, from, code := start(t, file, c.wrapper, []string{"TMPDIR=" + cmp.Or(c.temp, temp), "XDG_CACHE_HOME=" + cache})
+			var before, after int
+			var rest string
+			if _, err := fmt.Sscanf(out, "process %d\nprocess %d", &before, &after); err != nil || before != after {
+				t.Errorf("another process: %s", out)
+			}
+			_, rest, _ = strings.Cut(out, "[")
+			self, err := os.Executable()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := self + " an argument ] given 0 files <nil>\n"; rest != want {
+				t.Errorf("it was given %q instead of %q", rest, want)
+			}
+			from = strings.NewReplacer(temp, "TEMP", cache, "CACHE").Replace(from)
+			if !strings.HasPrefix(from, c.from) || code != 7 {
+				t.Errorf("exit code %d, from %s", code, from)
+			}
+			for _, dir := range []string{temp, cache} {
+				if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+					t.Errorf("left behind: %v %v", left, err)
+				}
+			}
+		})
+	}
+}
+
+func TestACarrierThatMayNotSaysWhyAndWhatToDo(t *testing.T) {
+	out, _, code := start(t, pack(t), withoutMemory, []string{"TMPDIR=/no-such", "XDG_CACHE_HOME=/dev/null"})
+	for _, part := range []string{"create a file in memory: permission denied", "/no-such", "/dev/null"} {
+		if !strings.Contains(out, part) || code != 1 {
+			t.Errorf("no %q in %s", part, out)
+		}
+	}
+}
