@@ -66,6 +66,7 @@ type agent struct {
 	asking  map[int]*ask
 	seen    time.Time
 	since   time.Time
+	leased  time.Time // when it last got a lease, or had
 	retired bool
 	news    chan struct{} // closed and replaced when a renewal would say something new
 }
@@ -149,6 +150,7 @@ func (e *Engine) meet(who bulkhead.Agent) (*agent, error) {
 // give makes an agent the holder of a lease.
 func (e *Engine) give(l *live, g *agent) {
 	l.Worker, l.Process, l.agent = g.Name, g.Process, g
+	g.leased = l.Since
 	e.renewed(l)
 	l.Output = e.opts.Remote.Output.Begin(l.Lease, &l.run.Spec)
 	g.slots[l.Slot] = l
@@ -219,9 +221,9 @@ func (e *Engine) keepLease(r *run, l *live) bool {
 	if e.opts.Remote == nil || l.Worker == "" {
 		return false
 	}
-	g, err := e.meet(bulkhead.Agent{Name: l.Worker, Process: l.Process, Kind: r.Spec.Kind()})
-	if err != nil {
-		return false // a later process of the name holds another lease
+	g := e.holder(l)
+	if g.Process != l.Process && !again(l.Lease, &r.Spec) {
+		return false
 	}
 	if err := e.opts.Remote.Output.Resume(l.Lease, &r.Spec); err != nil {
 		e.holdLocked(fmt.Sprintf("output: %v", err)) // the attempt goes on; its output is missing
@@ -231,8 +233,26 @@ func (e *Engine) keepLease(r *run, l *live) bool {
 		e.inUse[n.Pool]++
 	}
 	e.renewed(l)
-	g.slots[l.Slot] = l
+	if g.Process == l.Process {
+		g.slots[l.Slot] = l
+	}
 	return true
+}
+
+// holder is the agent that has a lease from a former server. Of several processes
+// of a name the one that got its lease last was there last; what the others had
+// and runs again by itself is kept until its end, see meet.
+func (e *Engine) holder(l *live) *agent {
+	who := bulkhead.Agent{Name: l.Worker, Process: l.Process, Kind: l.run.Spec.Kind()}
+	g := e.agents[agentKey{who.Class, who.Name}]
+	if g == nil || g.Process != l.Process && !slices.Contains(g.former, l.Process) && !l.Since.Before(g.leased) {
+		g, _ = e.meet(who) // it is no former one
+		g.leased = l.Since
+	}
+	if g.Process != l.Process && !slices.Contains(g.former, l.Process) {
+		g.former = append(g.former, l.Process)
+	}
+	return g
 }
 
 // expire takes into the batch what is lost: leases of agents that were not heard
