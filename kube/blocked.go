@@ -24,6 +24,7 @@ type trouble struct {
 // Codes of troubles that Kubernetes has no word of its own for.
 const (
 	codeRefused    = "Refused"       // the API server refused the pod, or what it needs
+	codeTaken      = "NameTaken"     // somebody else's pod has the name
 	codeSlow       = "SlowStart"     // it is not started, and does not say why
 	codeSilent     = "NotConnected"  // it runs, but its agent does not connect
 	codeFailed     = "Failed"        // it ended before it began

@@ -475,12 +475,55 @@ func TestClassesAreKnownWhileTheAPIServerIsAway(t *testing.T) {
 func TestASecretIsTheClassesOwn(t *testing.T) {
 	c := start(t)
 	ns := c.namespace(t)
-	run(t, newServer(), options(c.Config(), ns))
+	s := newServer()
+	run(t, s, options(c.Config(), ns))
 	c.create(t, class(ns, "wiki", 1))
-	c.Eventually(t, "it is there", func(ctx context.Context) bool {
-		var secret corev1.Secret
-		err := c.api.Get(ctx, types.NamespacedName{Namespace: ns, Name: "bulkhead-wiki"}, &secret)
-		return err == nil && string(secret.Data["token"]) == "token of "+ns+"/wiki" && string(secret.Data["ca.crt"]) == "CA" &&
-			secret.OwnerReferences[0].Kind == "ScriptClass"
+	var secret corev1.Secret
+	isThere := func(ctx context.Context) bool {
+		return c.api.Get(ctx, types.NamespacedName{Namespace: ns, Name: "bulkhead-wiki"}, &secret) == nil
+	}
+	c.Eventually(t, "it is there", isThere)
+	if string(secret.Data["token"]) != "token of "+ns+"/wiki" || string(secret.Data["ca.crt"]) != "CA" || secret.OwnerReferences[0].Kind != "ScriptClass" {
+		t.Errorf("it is %+v", secret)
+	}
+
+	// A pod that waits on its node: for this Secret, if somebody has deleted it.
+	if err := c.api.Delete(t.Context(), &secret); err != nil {
+		t.Fatal(err)
+	}
+	s.want(t, ns+"/wiki", asIs, 1)
+	c.become(t, ns, "wiki-0-0")
+	err := c.Client().CoreV1().Pods(ns).Bind(t.Context(), &corev1.Binding{
+		ObjectMeta: metav1.ObjectMeta{Name: "wiki-0-0"}, Target: corev1.ObjectReference{Kind: "Node", Name: "nowhere"},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Eventually(t, "it is there again", isThere)
+	zero := int64(0) // nobody else would say that it has ended
+	if err := c.Client().CoreV1().Pods(ns).Delete(t.Context(), "wiki-0-0", metav1.DeleteOptions{GracePeriodSeconds: &zero}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestANameThatSomebodyElseHasIsLeftToHim(t *testing.T) {
+	c := start(t)
+	c.FakeNodes(t, 1)
+	ns := c.namespace(t)
+	s := newServer()
+	his := class(ns, "his", 1)
+	his.Spec.NetworkPolicy.None = true
+	run(t, s, options(c.Config(), ns))
+	c.create(t, his)
+	s.want(t, ns+"/his", asIs, 1)
+	c.running(t, ns, "his-0-0")
+	p := c.pods(t, ns)["his-0-0"]
+	c.create(t, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "wiki-0-0"}, Spec: p.Spec})
+	c.create(t, class(ns, "wiki", 2))
+	s.want(t, ns+"/wiki", asIs, 2)
+	c.Eventually(t, "the runs are told", func(context.Context) bool {
+		return strings.Contains(s.reason(ns+"/wiki"), `pods "wiki-0-0" already exists, and is not of this class`)
 	})
+	c.running(t, ns, "wiki-0-1", "wiki-0-2")
+	c.Eventually(t, "the runs are told that it is over", func(context.Context) bool { return s.reason(ns+"/wiki") == "" })
 }

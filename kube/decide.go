@@ -61,6 +61,7 @@ type snapshot struct {
 	backoff  backoff
 	invalid  map[string]trouble // shapes that cannot have pods
 	released bool               // the class is gone: nothing is made any more
+	foreign  []string           // names that pods of somebody else have
 }
 
 // creation is a pod to make.
@@ -256,6 +257,9 @@ func (d *decision) fill(s *snapshot, shares []share) {
 	room := s.max - len(s.workers)
 	starting, ready := 0, 0
 	taken := map[string]bool{}
+	for _, name := range s.foreign {
+		taken[name] = true
+	}
 	for i := range s.workers {
 		w := &s.workers[i]
 		taken[w.name] = true

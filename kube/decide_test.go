@@ -61,15 +61,17 @@ func TestDecisions(t *testing.T) {
 		workers                        []worker
 		demand                         []bulkhead.Demand
 		released                       bool
+		foreign                        []string
 		backoff                        backoff
 		create, remove, retire, isGone string
 	}{
-		"nothing is asked for, nothing is made": {},
-		"one pod for one slot":                  {demand: demands(1), create: "c-0-0"},
-		"no more than max":                      {max: 2, demand: demands(9), create: "c-0-0 c-0-1"},
-		"a pod has several slots":               {slots: 4, demand: demands(9), create: "c-0-0 c-0-1 c-0-2"},
-		"the lowest ordinals that are free":     {demand: demands(4), workers: []worker{pod(1, with(1)), pod(3, with(1))}, create: "c-0-0 c-0-2"},
-		"ten before any has started":            {max: 100, demand: demands(100), create: "c-0-0 c-0-1 c-0-2 c-0-3 c-0-4 c-0-5 c-0-6 c-0-7 c-0-8 c-0-9"},
+		"nothing is asked for, nothing is made":     {},
+		"one pod for one slot":                      {demand: demands(1), create: "c-0-0"},
+		"no more than max":                          {max: 2, demand: demands(9), create: "c-0-0 c-0-1"},
+		"a pod has several slots":                   {slots: 4, demand: demands(9), create: "c-0-0 c-0-1 c-0-2"},
+		"the lowest ordinals that are free":         {demand: demands(4), workers: []worker{pod(1, with(1)), pod(3, with(1))}, create: "c-0-0 c-0-2"},
+		"a name that somebody else has is left out": {demand: demands(2), foreign: []string{"c-0-0"}, create: "c-0-1 c-0-2"},
+		"ten before any has started":                {max: 100, demand: demands(100), create: "c-0-0 c-0-1 c-0-2 c-0-3 c-0-4 c-0-5 c-0-6 c-0-7 c-0-8 c-0-9"},
 		"a pod that is going still has its place": {max: 2, demand: demands(2),
 			workers: []worker{pod(0, deleted), pod(1, with(1), going)}},
 		"the items of a worker that goes need no other": {demand: demands(3),
@@ -108,7 +110,7 @@ func TestDecisions(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &snapshot{class: "c", max: max(test.max, 0), slots: max(test.slots, 1), shapes: test.shapes, workers: test.workers,
-				demand: test.demand, now: noon, released: test.released, backoff: test.backoff}
+				demand: test.demand, now: noon, released: test.released, foreign: test.foreign, backoff: test.backoff}
 			if test.max == 0 {
 				s.max = 10
 			}

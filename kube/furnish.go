@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -86,6 +87,24 @@ func (c *Controller) furnish(ctx context.Context, class *v1alpha1.ScriptClass, m
 	}
 	m.furnished = done
 	return nil
+}
+
+// mountPatience is how long a pod may wait on its node for its first container
+// before it is thought that somebody has removed the class's Secret.
+const mountPatience = 10 * time.Second
+
+// misses says that a pod may wait for a Secret that is not there any more, for
+// which nobody has looked since the pod was made; wait is when that may become so.
+func misses(p *corev1.Pod, furnished, now time.Time) (is bool, wait time.Duration) {
+	begun := slices.ContainsFunc(slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses), func(s corev1.ContainerStatus) bool {
+		return s.State.Waiting == nil || s.RestartCount > 0 || !slices.Contains(waits, s.State.Waiting.Reason)
+	})
+	made := p.CreationTimestamp.Add(time.Second) // times are whole seconds
+	if begun || p.Status.Phase != corev1.PodPending || p.Spec.NodeName == "" || p.DeletionTimestamp != nil || made.Before(furnished) {
+		return false, 0
+	}
+	wait = mountPatience - now.Sub(made)
+	return wait <= 0, max(wait, 0)
 }
 
 // policyThere is what the cluster has of the class's own policy, as watched.

@@ -36,6 +36,32 @@ type memory struct {
 	backoff    backoff
 	blocked    *string // what the server was last told
 	told       reporting
+	foreign    map[string]time.Time // names that pods of somebody else have, since when that is known
+}
+
+// A name that a pod has which is not of the class is tried again, in case it is
+// one that a watch has yet to show, for as long as watchLag, and then once every:
+const foreignAgain = 10 * time.Minute
+
+// taken notes that a pod could not be made because there is one of its name.
+func (m *memory) taken(name string, now time.Time) {
+	if m.foreign == nil {
+		m.foreign = map[string]time.Time{}
+	}
+	if since, ok := m.foreign[name]; !ok || now.Sub(since) > foreignAgain {
+		m.foreign[name] = now
+	}
+}
+
+// avoid returns the names that are somebody else's.
+func (m *memory) avoid(now time.Time) []string {
+	var names []string
+	for name, since := range m.foreign {
+		if age := now.Sub(since); age >= watchLag && age < foreignAgain {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // memoryOf returns the memory of a class. Only its own reconciliation, of which
@@ -158,6 +184,11 @@ func (c *Controller) snapshot(ctx context.Context, class *v1alpha1.ScriptClass, 
 	for i := range pods {
 		p := &pods[i]
 		w, later := workerOf(p, agents, c.began, now)
+		if hungry, wait := misses(p, m.furnished.at, now); hungry {
+			m.furnished = furnishing{}
+		} else if wait > 0 && (later == 0 || wait < later) {
+			later = wait
+		}
 		if later > 0 && (again == 0 || later < again) {
 			again = later
 		}
@@ -171,7 +202,7 @@ func (c *Controller) snapshot(ctx context.Context, class *v1alpha1.ScriptClass, 
 	slices.SortFunc(s.workers, func(a, b worker) int {
 		return cmp.Or(cmp.Compare(a.shape, b.shape), cmp.Compare(a.ordinal, b.ordinal))
 	})
-	s.backoff = m.backoff
+	s.backoff, s.foreign = m.backoff, m.avoid(now)
 	return s, templates, again, nil
 }
 
@@ -297,6 +328,9 @@ func (c *Controller) start(ctx context.Context, class *v1alpha1.ScriptClass, m *
 		if err := c.client.Create(ctx, named(templates[x.shape.Key()], x.name)); err != nil {
 			d.missing += len(d.create) - i
 			d.create = d.create[:i]
+			if apierrors.IsAlreadyExists(err) {
+				m.taken(x.name, s.now)
+			}
 			refuse(err, pods)
 			return
 		}
@@ -317,6 +351,9 @@ func refusal(err error) trouble {
 	var status apierrors.APIStatus
 	if !errors.As(err, &status) {
 		return trouble{codeUnanswered, oneLine("the Kubernetes API server does not answer: %v", err)}
+	}
+	if apierrors.IsAlreadyExists(err) {
+		return trouble{codeTaken, oneLine("%v, and is not of this class", err)}
 	}
 	code := codeRefused
 	if strings.Contains(err.Error(), "exceeded quota") {
