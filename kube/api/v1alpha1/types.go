@@ -15,7 +15,7 @@ import (
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
-// +kubebuilder:resource:scope=Namespaced,shortName=sc
+// +kubebuilder:resource:scope=Namespaced,shortName=sclass
 // +kubebuilder:printcolumn:name="State",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="Workers",type=integer,JSONPath=`.status.ready`,description="Workers that are connected"
 // +kubebuilder:printcolumn:name="Max",type=integer,JSONPath=`.spec.workers.max`
