@@ -49,6 +49,7 @@ func TestASpecThatNoRunCanHaveIsRefused(t *testing.T) {
 		`file path "a" is the folder of another file`:        func(s *bulkhead.Spec) { s.Files = []bulkhead.File{file("a"), file("a/b/c")} },
 		`cpu "lots" is not a quantity`:                       func(s *bulkhead.Spec) { s.Shape.CPU = "lots" },
 		`memory "-1" is not a quantity`:                      func(s *bulkhead.Spec) { s.Shape.Memory = "-1" },
+		`memory "0.0Gi" is not more than 0`:                  func(s *bulkhead.Spec) { s.Shape.Memory = "0.0Gi" },
 		`image "a b" is not the name of an image`:            func(s *bulkhead.Spec) { s.Shape.Image = "a b" },
 	} {
 		s := fine()

@@ -113,6 +113,9 @@ func (s Shape) check() error {
 		if q.value != "" && !quantity.MatchString(q.value) {
 			return refuse("for example 500m or 2 for cpu, 512Mi or 2Gi for memory", "%s %s is not a quantity", q.name, Quote(q.value))
 		}
+		if q.value != "" && !strings.ContainsAny(q.value, "123456789") { // no pod can have that
+			return refuse("leave it out for what the class has", "%s %s is not more than 0", q.name, Quote(q.value))
+		}
 	}
 	const longest = 1024 // bytes
 	strange := func(r rune) bool { return r <= ' ' || r >= 0x7f }
