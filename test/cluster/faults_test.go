@@ -218,7 +218,10 @@ func TestADiskThatIsFullHoldsRunsAndLosesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := b.submit(items, bulkhead.Spec{Command: script, Limit: 4})
-	b.until(id, "held", func(r *bulkhead.Run) bool { return r.Held && strings.Contains(r.Reason, "no space left") })
+	b.until(id, "held", func(r *bulkhead.Run) bool {
+		// The output or the store is the first to find it out.
+		return r.Held && (strings.Contains(r.Reason, "no space left") || strings.Contains(r.Reason, "disk is full"))
+	})
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}

@@ -21,6 +21,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/go-logr/logr"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+
 	"bulkhead.dev/bulkhead"
 	"bulkhead.dev/bulkhead/kube"
 	"bulkhead.dev/bulkhead/lab"
@@ -32,6 +35,7 @@ var binary string
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	ctrllog.SetLogger(logr.Discard())
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "bulkhead-cluster-")
 		if err != nil {

@@ -7,9 +7,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"bulkhead.dev/bulkhead"
 	"bulkhead.dev/bulkhead/kube"
@@ -56,6 +58,7 @@ func (s *server) newController() (*kube.Controller, error) {
 	if err != nil {
 		return nil, err
 	}
+	ctrllog.SetLogger(logr.FromSlogHandler(s.log.Handler()))
 	tokens := rpc.Tokens{User: s.keys.token}
 	return kube.New(work{s}, kube.Options{
 		Config: config, Namespace: f.Namespace, Server: f.URL, Image: f.Image, ImagePullPolicy: corev1.PullPolicy(f.PullPolicy),
