@@ -3,6 +3,7 @@ package kube
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -58,7 +59,8 @@ type snapshot struct {
 	workers  []worker
 	demand   []bulkhead.Demand
 	now      time.Time
-	backoff  backoff
+	backoff  backoff            // of what all of its pods need
+	backoffs map[string]backoff // of the pods of a shape
 	invalid  map[string]trouble // shapes that cannot have pods
 	released bool               // the class is gone: nothing is made any more
 	foreign  []string           // names that pods of somebody else have
@@ -76,12 +78,14 @@ type decision struct {
 	remove  []worker
 	retire  []string // pods whose agents are to go
 	create  []creation
-	stuck   []trouble     // of pods that are wanted and do not become workers
-	unmet   int           // pods that are wanted and may not be made: max
-	shapes  int           // shapes that wait for others to have no pods
-	missing int           // pods that are wanted and were not made for trouble
-	bare    bool          // the class has no Secret yet, or no policy
-	again   time.Duration // when time alone may change the answer; 0: never
+	stuck   []trouble       // of pods that are wanted and do not become workers
+	amiss   map[string]bool // shapes that have such pods
+	short   map[string]bool // shapes that want more pods than they have
+	unmet   int             // pods that are wanted and may not be made: max
+	shapes  int             // shapes that wait for others to have no pods
+	missing int             // pods that are wanted and were not made for trouble
+	bare    bool            // the class has no Secret yet, or no policy
+	again   time.Duration   // when time alone may change the answer; 0: never
 }
 
 func (d *decision) lookAgain(after time.Duration) {
@@ -255,33 +259,26 @@ func compareBool(a, b bool) int {
 // fill makes the pods that are missing, as far as there is room and no trouble.
 func (d *decision) fill(s *snapshot, shares []share) {
 	room := s.max - len(s.workers)
-	starting, ready := 0, 0
 	taken := map[string]bool{}
 	for _, name := range s.foreign {
 		taken[name] = true
 	}
 	for i := range s.workers {
-		w := &s.workers[i]
-		taken[w.name] = true
-		if w.current() && w.connected() {
-			ready++
-		} else if w.current() {
-			starting++
-		}
+		taken[s.workers[i].name] = true
 	}
-	for i := range shares {
-		d.noteStuck(&shares[i])
-	}
-	may := min(room, max(unproven, ready)-starting)
-	if allowed, again := s.backoff.allows(len(s.workers), len(d.stuck) > 0, s.now); allowed < may {
-		may = allowed
+	if allowed, again := s.backoff.allows(len(s.workers), false, s.now); allowed < room {
+		room = allowed
 		d.lookAgain(again)
 	}
+	d.amiss, d.short = map[string]bool{}, map[string]bool{}
 	for i := range shares {
 		x := &shares[i]
+		d.noteStuck(x)
 		missing := max(0, x.target-len(x.live))
-		n := min(missing, max(0, may))
+		d.short[x.demand.Shape] = missing > 0
+		n := max(0, min(missing, room, d.may(s, x, missing)))
 		d.missing += missing - n
+		room -= n
 		for ordinal := 0; n > 0; ordinal++ {
 			name := workerName(s.class, x.demand.Shape, ordinal)
 			if taken[name] {
@@ -289,9 +286,28 @@ func (d *decision) fill(s *snapshot, shares []share) {
 			}
 			d.create = append(d.create, creation{x.demand.Pod, name})
 			n--
-			may--
 		}
 	}
+}
+
+// may is how many pods of a shape may be made, of so many that are missing. Each
+// shape has its own troubles: one that no node can take does not hold up others.
+func (d *decision) may(s *snapshot, x *share, missing int) int {
+	starting, ready := 0, 0
+	for _, w := range x.live {
+		if w.connected() {
+			ready++
+		} else {
+			starting++
+		}
+	}
+	may := max(unproven, ready) - starting
+	backoff := s.backoffs[x.demand.Shape]
+	allowed, again := backoff.allows(len(s.workers), d.amiss[x.demand.Shape], s.now)
+	if allowed < min(may, missing) {
+		d.lookAgain(again)
+	}
+	return min(may, allowed)
 }
 
 // noteStuck notes the troubles of the pods of a shape that are wanted.
@@ -302,6 +318,7 @@ func (d *decision) noteStuck(x *share) {
 	for _, w := range x.live {
 		if w.trouble != (trouble{}) {
 			d.stuck = append(d.stuck, w.trouble)
+			d.amiss[x.demand.Shape] = true
 		}
 	}
 }
@@ -399,17 +416,25 @@ func (b *backoff) settle(workers []worker, stuck bool) {
 }
 
 // says is what blocks the class, in one line, of so many workers that are wanted.
-func (d *decision) says(b *backoff, wanted int) trouble {
-	all := slices.Clone(d.stuck)
-	if b.trouble != (trouble{}) && (d.bare || d.missing+len(d.create) > 0) {
-		all = append([]trouble{b.trouble}, all...)
-	}
-	if len(all) == 0 {
-		return trouble{}
+func (d *decision) says(m *memory, wanted int) trouble {
+	var all []trouble
+	if m.backoff.trouble != (trouble{}) && (d.bare || d.missing+len(d.create) > 0) {
+		all = append(all, m.backoff.trouble)
 	}
 	n := len(d.stuck) + d.missing
-	if b.trouble != (trouble{}) {
-		n += len(d.create)
+	for _, shape := range slices.Sorted(maps.Keys(m.backoffs)) {
+		if t := m.backoffs[shape].trouble; t != (trouble{}) && d.short[shape] {
+			all = append(all, t)
+			for _, x := range d.create {
+				if x.shape.Key() == shape {
+					n++
+				}
+			}
+		}
+	}
+	all = append(all, d.stuck...)
+	if len(all) == 0 {
+		return trouble{}
 	}
 	if wanted == 0 || n == 0 || n >= wanted {
 		return trouble{all[0].Code, all[0].Text}

@@ -105,12 +105,20 @@ func TestDecisions(t *testing.T) {
 			backoff: backoff{until: noon.Add(time.Second)}},
 		"where there was room when one was refused, there is room again": {demand: demands(5), workers: []worker{pod(0, with(1))},
 			backoff: backoff{trouble: trouble{"QuotaExceeded", "q"}, until: noon.Add(time.Minute), pods: 3}, create: "c-0-1 c-0-2"},
+		"a shape that cannot start does not hold up others": {max: 40, shapes: 1, demand: demands(2, 9), workers: []worker{pod(0, of("s1"), crashed)},
+			backoff: backoff{}, create: "c-0-0 c-0-1 c-s1-1"},
+		"nor one that is tried no more for now": {max: 40, shapes: 1, demand: demands(9, 2), workers: []worker{pod(0, crashed)},
+			backoff: backoff{until: noon.Add(time.Minute)}, create: "c-s1-0 c-s1-1"},
+		"nor the pods of one that wait": {max: 40, shapes: 1, demand: demands(2, 20), create: "c-0-0 c-0-1",
+			workers: []worker{pod(0, of("s1")), pod(1, of("s1")), pod(2, of("s1")), pod(3, of("s1")), pod(4, of("s1")), pod(5, of("s1")),
+				pod(6, of("s1")), pod(7, of("s1")), pod(8, of("s1")), pod(9, of("s1"))}},
 		"a class that is gone makes none and lets go what was left": {released: true, demand: demands(5),
 			workers: []worker{pod(0, with(1)), pod(1), pod(2, with(1), deleted)}, retire: "c-0-0", remove: "c-0-1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &snapshot{class: "c", max: max(test.max, 0), slots: max(test.slots, 1), shapes: test.shapes, workers: test.workers,
-				demand: test.demand, now: noon, released: test.released, foreign: test.foreign, backoff: test.backoff}
+				demand: test.demand, now: noon, released: test.released, foreign: test.foreign,
+				backoffs: map[string]backoff{"": test.backoff}}
 			if test.max == 0 {
 				s.max = 10
 			}

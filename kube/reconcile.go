@@ -33,10 +33,33 @@ type memory struct {
 	generation int64
 	looked     time.Time
 	furnished  furnishing
-	backoff    backoff
-	blocked    *string // what the server was last told
+	backoff    backoff             // of what all of its pods need
+	backoffs   map[string]*backoff // of the pods of a shape
+	blocked    *string             // what the server was last told
 	told       reporting
 	foreign    map[string]time.Time // names that pods of somebody else have, since when that is known
+}
+
+// backoffOf returns the back-off of a shape.
+func (m *memory) backoffOf(shape string) *backoff {
+	if m.backoffs == nil {
+		m.backoffs = map[string]*backoff{}
+	}
+	if m.backoffs[shape] == nil {
+		m.backoffs[shape] = &backoff{}
+	}
+	return m.backoffs[shape]
+}
+
+// settle forgets troubles that are over, and those of shapes that nobody wants.
+func (m *memory) settle(s *snapshot, d *decision) {
+	for shape, b := range m.backoffs {
+		b.settle(slices.DeleteFunc(slices.Clone(s.workers), func(w worker) bool { return w.shape != shape }), d.amiss[shape])
+		wanted := slices.ContainsFunc(s.demand, func(x bulkhead.Demand) bool { return x.Shape == shape })
+		if *b == (backoff{}) || !wanted && s.now.After(b.until) {
+			delete(m.backoffs, shape)
+		}
+	}
 }
 
 // A name that a pod has which is not of the class is tried again, in case it is
@@ -96,7 +119,7 @@ func (c *Controller) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return reconcile.Result{}, fmt.Errorf("read the class: %w", err)
 	}
 	if m.generation != class.Generation {
-		m.generation, m.backoff = class.Generation, backoff{} // what was wrong may be right now
+		m.generation, m.backoff, m.backoffs = class.Generation, backoff{}, nil // what was wrong may be right now
 	}
 	s, templates, again, err := c.snapshot(ctx, &class, m, now)
 	if err != nil {
@@ -110,7 +133,7 @@ func (c *Controller) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	// 3. Do it.
 	c.sayGone(req.NamespacedName, s, &d)
 	err = c.end(ctx, &d, req.Namespace)
-	m.backoff.settle(s.workers, len(d.stuck) > 0)
+	m.settle(s, &d)
 	c.start(ctx, &class, m, s, &d, templates)
 	err = errors.Join(err, c.report(ctx, &class, m, s, &d))
 	return reconcile.Result{RequeueAfter: d.again}, err
@@ -196,13 +219,16 @@ func (c *Controller) snapshot(ctx context.Context, class *v1alpha1.ScriptClass, 
 		w.outdated = p.Annotations[annotationHash] != c.hashFor(class, p, templates)
 		s.workers = append(s.workers, w)
 		if t := endTrouble(p); t != (trouble{}) && !w.leaving && !w.outdated {
-			m.backoff.failed(t, now, rand.Float64())
+			m.backoffOf(w.shape).failed(t, now, rand.Float64())
 		}
 	}
 	slices.SortFunc(s.workers, func(a, b worker) int {
 		return cmp.Or(cmp.Compare(a.shape, b.shape), cmp.Compare(a.ordinal, b.ordinal))
 	})
-	s.backoff, s.foreign = m.backoff, m.avoid(now)
+	s.backoff, s.backoffs, s.foreign = m.backoff, map[string]backoff{}, m.avoid(now)
+	for shape, b := range m.backoffs {
+		s.backoffs[shape] = *b
+	}
 	return s, templates, again, nil
 }
 
@@ -296,50 +322,69 @@ func (c *Controller) end(ctx context.Context, d *decision, namespace string) err
 // start makes pods, as fast as all classes together may. What goes wrong is
 // remembered and shown, not returned: the back-off is the memory's.
 func (c *Controller) start(ctx context.Context, class *v1alpha1.ScriptClass, m *memory, s *snapshot, d *decision, templates map[string]*corev1.Pod) {
-	refuse := func(err error, pods int) {
-		if ctx.Err() != nil {
-			return // the controller is to end
-		}
-		m.backoff.refused(refusal(err), pods, s.now, rand.Float64())
-		d.lookAgain(m.backoff.until.Sub(s.now))
-	}
 	if wait := m.backoff.until.Sub(s.now); m.backoff.trouble != (trouble{}) && wait > 0 && len(d.create) == 0 {
 		return
 	}
 	if err := c.furnish(ctx, class, m, s.now, len(d.create) > 0); err != nil {
 		d.missing += len(d.create)
 		d.create = nil
-		refuse(err, 0)
+		d.refused(ctx, &m.backoff, err, 0, s.now)
 		return
 	}
 	if age := s.now.Sub(m.furnished.at); age < watchLag {
 		d.lookAgain(watchLag - age)
 	}
-	pods := len(s.workers)
-	for i, x := range d.create {
-		// Now, not when the look began: making pods takes time, and earns turns.
-		now := time.Now()
-		if turn := c.starts.ReserveN(now, 1); turn.DelayFrom(now) > 0 {
-			d.lookAgain(turn.DelayFrom(now))
-			turn.CancelAt(now)
-			d.create = d.create[:i]
-			return
+	c.makePods(ctx, m, s, d, templates)
+	for _, x := range d.create {
+		if shape := x.shape.Key(); d.amiss[shape] {
+			b := m.backoffOf(shape)
+			b.wait(s.now, rand.Float64())
+			d.lookAgain(b.until.Sub(s.now))
 		}
-		if err := c.client.Create(ctx, named(templates[x.shape.Key()], x.name)); err != nil {
-			d.missing += len(d.create) - i
-			d.create = d.create[:i]
-			if apierrors.IsAlreadyExists(err) {
-				m.taken(x.name, s.now)
-			}
-			refuse(err, pods)
-			return
-		}
-		m.backoff.made(pods)
-		pods++
 	}
-	if len(d.create) > 0 && len(d.stuck) > 0 {
-		m.backoff.wait(s.now, rand.Float64())
-		d.lookAgain(m.backoff.until.Sub(s.now))
+}
+
+// makePods makes the pods that are to be made, and leaves those in the decision
+// that were.
+func (c *Controller) makePods(ctx context.Context, m *memory, s *snapshot, d *decision, templates map[string]*corev1.Pod) {
+	wanted, failed := d.create, map[string]bool{}
+	d.create = nil
+	for i, x := range wanted {
+		shape, pods := x.shape.Key(), len(s.workers)+len(d.create)
+		if failed[shape] {
+			d.missing++
+			continue
+		}
+		if turn := c.starts.ReserveN(s.now, 1); turn.DelayFrom(s.now) > 0 {
+			d.lookAgain(turn.DelayFrom(s.now))
+			turn.CancelAt(s.now)
+			return
+		}
+		err := c.client.Create(ctx, named(templates[shape], x.name))
+		switch {
+		case err == nil:
+			m.backoff.made(pods)
+			m.backoffOf(shape).made(pods)
+			d.create = append(d.create, x)
+			continue
+		case apierrors.IsAlreadyExists(err):
+			m.taken(x.name, s.now)
+		}
+		d.missing++
+		failed[shape] = true
+		d.refused(ctx, m.backoffOf(shape), err, pods, s.now)
+		if m.backoffOf(shape).trouble.Code == codeUnanswered {
+			d.missing += len(wanted) - i - 1
+			return // nor will it the others
+		}
+	}
+}
+
+// refused notes that something could not be made, of which there were so many pods.
+func (d *decision) refused(ctx context.Context, b *backoff, err error, pods int, now time.Time) {
+	if ctx.Err() == nil { // otherwise the controller is to end
+		b.refused(refusal(err), pods, now, rand.Float64())
+		d.lookAgain(b.until.Sub(now))
 	}
 }
 

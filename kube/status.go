@@ -42,7 +42,7 @@ func (c *Controller) report(ctx context.Context, class *v1alpha1.ScriptClass, m 
 		last = m.told.status // the cache may be older
 	}
 	d.bare = m.furnished.at.IsZero()
-	status := statusOf(class, last.Conditions, s, d, &m.backoff)
+	status := statusOf(class, last.Conditions, s, d, m)
 	blocked := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionBlocked)
 	reason := ""
 	if blocked.Status == metav1.ConditionTrue {
@@ -86,7 +86,7 @@ func sameNews(a, b v1alpha1.ScriptClassStatus) bool {
 }
 
 // statusOf is how the class stands.
-func statusOf(class *v1alpha1.ScriptClass, last []metav1.Condition, s *snapshot, d *decision, b *backoff) v1alpha1.ScriptClassStatus {
+func statusOf(class *v1alpha1.ScriptClass, last []metav1.Condition, s *snapshot, d *decision, m *memory) v1alpha1.ScriptClassStatus {
 	status := v1alpha1.ScriptClassStatus{ObservedGeneration: class.Generation}
 	status.Conditions = append(status.Conditions, last...)
 	wanted := 0
@@ -115,7 +115,7 @@ func statusOf(class *v1alpha1.ScriptClass, last []metav1.Condition, s *snapshot,
 		}
 	}
 	status.Workers += int32(len(d.create))
-	trouble := d.says(b, min(podsFor(wanted, s.slots), s.max))
+	trouble := d.says(m, min(podsFor(wanted, s.slots), s.max))
 	status.Waiting = waiting(s, d, &status, wanted, starting, trouble.Text)
 	setConditions(&status, starting, trouble, s.now)
 	return status
