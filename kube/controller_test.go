@@ -45,6 +45,11 @@ func TestPodsFollowDemandAndNothingElseIsMade(t *testing.T) {
 	for _, name := range all {
 		s.connect(t, wiki, ns+"/"+name, 1)
 	}
+	spec := c.pods(t, ns)["wiki-0-0"].Spec
+	command := strings.Join(spec.Containers[0].Command, " ")
+	if !strings.Contains(command, " --stop-within 1m0s") || *spec.TerminationGracePeriodSeconds != 60 {
+		t.Errorf("the worker has %d s to stop and does not know it: %s", *spec.TerminationGracePeriodSeconds, command)
+	}
 	c.Eventually(t, "the status says so", func(context.Context) bool {
 		status := c.get(t, ns, "wiki").Status
 		return status.Ready == 5 && status.Busy == 5 && status.Workers == 5

@@ -146,14 +146,11 @@ func ownLabels(class *v1alpha1.ScriptClass, more map[string]string) map[string]s
 
 func (o *Options) podSpec(class *v1alpha1.ScriptClass, shape bulkhead.Shape) corev1.PodSpec {
 	t := &class.Spec.Template
-	no, grace := false, int64(60)
-	if t.TerminationGracePeriodSeconds != nil {
-		grace = *t.TerminationGracePeriodSeconds
-	}
+	no, seconds := false, grace(class)
 	return corev1.PodSpec{
 		// An agent that crashes is started again in its pod, where its spool is.
 		RestartPolicy:                 corev1.RestartPolicyOnFailure,
-		TerminationGracePeriodSeconds: &grace,
+		TerminationGracePeriodSeconds: &seconds,
 		InitContainers:                append([]corev1.Container{o.agent(t)}, hardenAll(t.InitContainers)...),
 		Containers:                    []corev1.Container{o.script(class, shape)},
 		Volumes:                       slices.Concat(workerVolumes(class), t.Volumes),
@@ -223,6 +220,7 @@ func (o *Options) agentCommand(class *v1alpha1.ScriptClass, shape bulkhead.Shape
 	command := []string{
 		binDir + "/bulkhead", "agent", "--server", o.Server, "--ca", accessDir + "/" + caKey, "--token-file", accessDir + "/" + tokenKey,
 		"--class", class.Namespace + "/" + class.Name, "--slots", strconv.Itoa(slots(class)), "--spool", spoolDir,
+		"--stop-within", (time.Duration(grace(class)) * time.Second).String(),
 	}
 	if key := shape.Key(); key != "" {
 		command = append(command, "--shape", key)
@@ -239,6 +237,14 @@ func (o *Options) agentCommand(class *v1alpha1.ScriptClass, shape bulkhead.Shape
 		command = append(command, "--max-age", w.MaxAge.Duration.String())
 	}
 	return command
+}
+
+// grace is how many seconds a pod that is deleted may take.
+func grace(class *v1alpha1.ScriptClass) int64 {
+	if s := class.Spec.Template.TerminationGracePeriodSeconds; s != nil {
+		return *s
+	}
+	return 60
 }
 
 // slots is how many items one pod of a class runs at once.

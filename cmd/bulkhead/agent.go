@@ -30,6 +30,9 @@ type agentFlags struct {
 
 	spoolLimit, filesLimit               string
 	idleTimeout, maxAge, deliveryTimeout string
+
+	stopText string
+	stopIn   time.Duration // 0: as long as it takes
 }
 
 // agentServer is where the agent gets its work.
@@ -73,7 +76,8 @@ results say that they were interrupted. A second one kills them at once.`,
 	flags.StringVar(&f.maxAge, "max-age", "", "`duration` after which to end, when what runs has ended")
 	flags.Int64Var(&f.opts.MaxItems, "max-items", 0, "`number` of items after which to end")
 	flags.StringVar(&f.deliveryTimeout, "delivery-timeout", "10s", "`duration` to try to hand in results after SIGTERM and the grace of the scripts")
-	completeNoFiles(cmd, "server", "class", "shape", "name", "slots", "spool-limit", "files-limit", "idle-timeout", "max-age", "max-items", "delivery-timeout")
+	flags.StringVar(&f.stopText, "stop-within", "", "`duration` after SIGTERM in which to be gone: scripts are killed, whatever their grace, while there is time to hand in their results")
+	completeNoFiles(cmd, "stop-within", "server", "class", "shape", "name", "slots", "spool-limit", "files-limit", "idle-timeout", "max-age", "max-items", "delivery-timeout")
 	_ = cmd.MarkFlagDirname("spool") // it fails only for a flag that the command has not got
 	return cmd
 }
@@ -96,6 +100,7 @@ func (f *agentFlags) complete() error {
 		to          *time.Duration
 	}{
 		{"idle-timeout", f.idleTimeout, &o.IdleTimeout}, {"max-age", f.maxAge, &o.MaxAge}, {"delivery-timeout", f.deliveryTimeout, &o.Linger},
+		{"stop-within", f.stopText, &f.stopIn},
 	} {
 		if d.value == "" {
 			continue
@@ -161,7 +166,7 @@ func (a *app) agent(ctx context.Context, f *agentFlags) (err error) {
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
 	o.Runner = agentRunner{w}
-	ctx, stop := a.endBySignal(ctx, w.Kill)
+	ctx, stop := a.endBySignal(ctx, f.killAfter(), w.Kill)
 	defer stop()
 	return agent.New(o).Run(ctx)
 }
@@ -181,8 +186,15 @@ func (r agentRunner) Run(ctx context.Context, job agent.Job, out agent.Sink) bul
 	}, out)
 }
 
-// endBySignal returns a context that the first signal ends; the second one kills.
-func (a *app) endBySignal(ctx context.Context, kill func()) (context.Context, context.CancelFunc) {
+// killAfter is how long after the first signal scripts are killed; 0: never. A
+// result that is too late is that of an item that is lost.
+func (f *agentFlags) killAfter() time.Duration {
+	return f.stopIn - min(f.stopIn/4, f.opts.Linger)
+}
+
+// endBySignal returns a context that the first signal ends; the second one kills,
+// and so does time, if it is given.
+func (a *app) endBySignal(ctx context.Context, after time.Duration, kill func()) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	ch := make(chan os.Signal, 8)
 	if len(a.signals) > 0 { // none would mean all
@@ -192,6 +204,7 @@ func (a *app) endBySignal(ctx context.Context, kill func()) (context.Context, co
 	go func() {
 		var last os.Signal
 		var at time.Time
+		var late <-chan time.Time
 		for count := 0; ; {
 			select {
 			case s := <-ch:
@@ -201,8 +214,14 @@ func (a *app) endBySignal(ctx context.Context, kill func()) (context.Context, co
 				}
 				if count++; count > 1 {
 					kill()
+				} else if after > 0 {
+					timer := time.NewTimer(after)
+					defer timer.Stop()
+					late = timer.C
 				}
 				cancel()
+			case <-late:
+				kill()
 			case <-done:
 				return
 			}

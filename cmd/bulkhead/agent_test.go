@@ -257,6 +257,21 @@ func TestASecondSIGTERMKills(t *testing.T) {
 	}
 }
 
+func TestAnAgentIsGoneInTimeWhateverTheGraceOfItsScripts(t *testing.T) {
+	s := newSite(t)
+	a := s.agent("a", "--stop-within", "4s")
+	s.run("--grace", "10m", "--", "sh", "-c", `trap 'echo told' TERM; echo here; while :; do sleep 0.01; done`)
+	s.until("it runs", func() bool { return bytes.Contains(s.logs("1"), []byte("here")) })
+	s.signal(a, syscall.SIGTERM)
+	s.ended(a, exitOK)
+	if state, how := s.attempt("1"); state != "failed" || how != "interrupt" {
+		t.Errorf("%s, %s", state, how)
+	}
+	if out := s.logs("1"); string(out) != "here\ntold\n" {
+		t.Errorf("it wrote %q", out)
+	}
+}
+
 func TestWhatAnAgentRanThatWasKilledIsLostAndItsScriptIsGone(t *testing.T) {
 	s := newSite(t)
 	a := s.agent("a")

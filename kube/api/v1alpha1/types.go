@@ -169,7 +169,9 @@ type PodTemplate struct {
 	// +optional
 	DNSConfig *corev1.PodDNSConfig `json:"dnsConfig,omitempty"`
 	// TerminationGracePeriodSeconds is how long a pod that is deleted may take: the
-	// grace of its scripts, and what the worker needs to hand in their results.
+	// grace of its scripts, and what the worker needs to hand in their results, for
+	// which it keeps the last quarter, at most 10 s: then scripts are killed, whatever
+	// grace their run has.
 	// +kubebuilder:default=60
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=86400
