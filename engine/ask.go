@@ -146,6 +146,8 @@ func (e *Engine) sort() *rest {
 			r.add(a, nil, nil)
 		case a.agent != nil && a.agent.retired:
 			r.add(a, nil, bulkhead.ErrLeave)
+		case a.agent != nil && e.handingOver:
+			r.add(a, nil, bulkhead.ErrClosed)
 		default:
 			kept = append(kept, a)
 		}

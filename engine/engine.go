@@ -118,6 +118,8 @@ type Engine struct {
 	calls     chan func()           // run by the loop, see do
 	lastCheck time.Time             // of the leases of agents
 
+	handingOver bool // agents are sent to the next server
+
 	overlooked bool // requests could not be read: look again without a sign of change
 
 	nextProbe  time.Time // while held

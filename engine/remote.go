@@ -310,6 +310,9 @@ func (e *Engine) Renew(who bulkhead.Agent, held []bulkhead.Held) (bulkhead.Renew
 			e.renewed(l)
 		}
 	}
+	if e.handingOver {
+		return bulkhead.Renewal{}, bulkhead.ErrClosed
+	}
 	return out, nil
 }
 

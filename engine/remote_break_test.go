@@ -102,3 +102,27 @@ func TestAnAgentSaysNothingOfAnothersLease(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 }
+
+func TestAServerThatEndsSendsAgentsToTheNextOneAtOnce(t *testing.T) {
+	s := serve(t)
+	id := s.submit(1, bulkhead.Spec{})
+	l := s.lease(who("pod", 1), 0)
+	before := s.renew(who("pod", 1), l)
+	waits := s.waiting(engine.Ask{Agent: who("idle", 1)})
+	s.HandOver()
+	if err := <-waits; !errors.Is(err, bulkhead.ErrClosed) {
+		t.Errorf("who waited for a lease got %v", err)
+	}
+	<-before.News
+	if _, err := s.Renew(who("pod", 1), held(l)); !errors.Is(err, bulkhead.ErrClosed) {
+		t.Errorf("who waited for news got %v", err)
+	}
+	more := s.submit(1, bulkhead.Spec{})
+	_, err := s.ask(engine.Ask{Agent: who("pod", 1), Done: &engine.Done{Lease: l, Result: succeed(l)}})
+	if c := s.counts(id); !errors.Is(err, bulkhead.ErrClosed) || c.Succeeded != 1 {
+		t.Errorf("%v, %+v", err, c)
+	}
+	if c := s.counts(more); c.Queued != 1 {
+		t.Errorf("an agent got a lease of a server that ends: %+v", c)
+	}
+}

@@ -39,6 +39,19 @@ func (e *Engine) Add(ctx context.Context, stored *bulkhead.Run) error {
 	})
 }
 
+// HandOver gives agents no more leases, because this process is about to end: who
+// waits for one, or for news of its leases, is told to come again. Results are
+// taken all the same.
+func (e *Engine) HandOver() {
+	e.mu.Lock()
+	e.handingOver = true
+	for _, g := range e.agents {
+		g.tell()
+	}
+	e.mu.Unlock()
+	e.Poke()
+}
+
 // Look carries out what was asked of runs, and returns when that is durable.
 func (e *Engine) Look(ctx context.Context) error {
 	loop := context.WithoutCancel(ctx)

@@ -109,6 +109,7 @@ func (w *web) run(server *http.Server, serve func() error, fail chan<- error) {
 // end, to go on with the next server.
 func (w *web) drain() {
 	close(w.stopping)
+	w.server.engine.HandOver()
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
 	for _, s := range w.servers {
