@@ -13,6 +13,7 @@ import (
 const (
 	startPatience   = 2 * time.Minute // to start its containers
 	connectPatience = time.Minute     // then to connect
+	endPatience     = time.Minute     // to be gone, once its time to end is over
 )
 
 // trouble is why a pod does not become a worker.
@@ -27,6 +28,7 @@ const (
 	codeTaken      = "NameTaken"     // somebody else's pod has the name
 	codeSlow       = "SlowStart"     // it is not started, and does not say why
 	codeSilent     = "NotConnected"  // it runs, but its agent does not connect
+	codeLingers    = "NotDeleted"    // it was to be gone, and its node does not say so
 	codeFailed     = "Failed"        // it ended before it began
 	codePolicy     = "NetworkPolicy" // the policy that the class names does not hold its pods
 	codeShapes     = "TooManyShapes" // shapes.max
@@ -41,7 +43,14 @@ var waits = []string{"", "ContainerCreating", "PodInitializing"}
 // the server knows its agent, and listening since when there is a server. again is
 // when time alone may change the answer.
 func troubleOf(p *corev1.Pod, known bool, listening, now time.Time) (t trouble, again time.Duration) {
-	if known || p.DeletionTimestamp != nil {
+	if p.DeletionTimestamp != nil {
+		if left := endPatience - now.Sub(p.DeletionTimestamp.Time); left > 0 {
+			return trouble{}, left
+		}
+		return trouble{codeLingers, oneLine("pod %s was deleted, and node %s has not said that it is gone: until then no other takes its place",
+			p.Name, p.Spec.NodeName)}, 0
+	}
+	if known {
 		return trouble{}, 0
 	}
 	for _, c := range p.Status.Conditions {

@@ -288,6 +288,12 @@ func (d *decision) fill(s *snapshot, shares []share) {
 			n--
 		}
 	}
+	for i := range s.workers {
+		if w := &s.workers[i]; w.leaving && w.trouble != (trouble{}) && d.missing > 0 && room <= 0 {
+			d.stuck = append(d.stuck, w.trouble) // its place is missed
+			d.missing--
+		}
+	}
 }
 
 // may is how many pods of a shape may be made, of so many that are missing. Each

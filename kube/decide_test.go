@@ -168,6 +168,20 @@ func TestDecisionsKeepTheirPromises(t *testing.T) {
 	})
 }
 
+func TestAPlaceThatIsNotGivenBackIsMissed(t *testing.T) {
+	lingers := func(w *worker) { w.leaving, w.trouble = true, trouble{codeLingers, "gone?"} }
+	s := &snapshot{class: "c", max: 2, slots: 1, now: noon, demand: demands(5), workers: []worker{pod(0, lingers), pod(1, with(1))}}
+	d := decide(s)
+	if got, want := d.says(&memory{}, 2), (trouble{codeLingers, "1 of 2 workers cannot start: gone?"}); got != want {
+		t.Errorf("%+v", got)
+	}
+	s.demand = demands(1)
+	d = decide(s)
+	if got := d.says(&memory{}, 1); got != (trouble{}) {
+		t.Errorf("nobody misses it: %+v", got)
+	}
+}
+
 func TestSharesAreFair(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		wanted := rapid.SliceOf(rapid.IntRange(0, 10)).Draw(t, "wanted")
@@ -206,6 +220,7 @@ func TestTroubles(t *testing.T) {
 		created   metav1.Time
 		status    corev1.PodStatus
 		connected bool
+		deleted   time.Duration // ago; 0: not
 		listening time.Time
 		code      string
 		text      string
@@ -216,6 +231,8 @@ func TestTroubles(t *testing.T) {
 		"it waits for its agent":                     {created: created, status: runs(created), again: true},
 		"the agent is silent":                        {created: long, status: runs(long), code: "NotConnected", text: "its agent has not connected"},
 		"the agent is silent, but so was the server": {created: long, status: runs(long), listening: noon.Add(-time.Second), again: true},
+		"it was to be gone":                          {created: long, deleted: 2 * time.Minute, connected: true, code: "NotDeleted", text: "pod p was deleted, and node n has not said that it is gone"},
+		"it has its grace":                           {created: long, deleted: time.Second, again: true},
 		"the agent is connected":                     {created: long, status: runs(long), connected: true},
 		"the image is not there": {created: created, status: waiting("script", "ImagePullBackOff", `Back-off pulling image "x"`),
 			code: "ImagePullBackOff", text: `pod p: container script: ImagePullBackOff: Back-off pulling image "x"`},
@@ -228,7 +245,10 @@ func TestTroubles(t *testing.T) {
 			code: "Unschedulable", text: "no node takes pod p: 0/3 nodes are available"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", CreationTimestamp: test.created}, Status: test.status}
+			p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", CreationTimestamp: test.created}, Status: test.status, Spec: corev1.PodSpec{NodeName: "n"}}
+			if test.deleted > 0 {
+				p.DeletionTimestamp = &metav1.Time{Time: noon.Add(-test.deleted)}
+			}
 			got, again := troubleOf(p, test.connected, test.listening, noon)
 			if got.Code != test.code || !strings.Contains(got.Text, test.text) || (again > 0) != test.again {
 				t.Errorf("%+v, again %s", got, again)
