@@ -245,7 +245,7 @@ func (m *site) certain(s *modelScript) bool {
 }
 
 // work is what happens when all is well: who has nothing to do is given something.
-func (m *site) work(t *rapid.T) {
+func (m *site) work(*rapid.T) {
 	for _, p := range m.procs {
 		for slot := 0; slot < modelSlots && !p.dead; slot++ {
 			if p.calls[slot] == nil && m.canCall(p, slot) {
@@ -282,7 +282,7 @@ func (m *site) call(p *proc, slot int, leaving, atOnce bool) {
 	c := &call{sent: m.clock.Now(), done: s, answer: make(chan answered, 1)}
 	p.calls[slot] = c
 	if s != nil {
-		m.deliver(p, s, q, c)
+		m.deliver(s, q, c)
 		return
 	}
 	e := m.engine
@@ -290,7 +290,7 @@ func (m *site) call(p *proc, slot int, leaving, atOnce bool) {
 		work, err := e.Next(context.Background(), q)
 		c.answer <- answered{work, err}
 	}()
-	for len(c.answer) == 0 && !(q.Until.IsZero() && m.knows(p)) { // until it is answered, or waits
+	for len(c.answer) == 0 && (!q.Until.IsZero() || !m.knows(p)) { // until it is answered, or waits
 		m.settle()
 	}
 	m.late = append(m.late, func() { m.say(q) })
@@ -331,7 +331,7 @@ func (m *site) hand(s *modelScript, q engine.Ask) (*engine.Assignment, error) {
 }
 
 // deliver hands in the result of a script: what the engine says yes to is durable.
-func (m *site) deliver(p *proc, s *modelScript, q engine.Ask, c *call) {
+func (m *site) deliver(s *modelScript, q engine.Ask, c *call) {
 	certain := m.certain(s)
 	work, err := m.hand(s, q)
 	c.answer <- answered{work, err}
