@@ -344,7 +344,7 @@ func (e *Engine) snapshot(now time.Time) Snapshot {
 	}
 	for i, r := range e.runs {
 		s.Runs[i] = r.view(e.draining)
-		s.Runs[i].NoWorker = e.noWorker(r)
+		s.Runs[i].NoWorker = e.noWorker(r, s.Idle)
 		if e.tooMany(s.Runs[i].Limit) {
 			s.Runs[i].Limit, s.Runs[i].LimitReason = e.opts.Room, e.roomReason(r.Limit)
 		}

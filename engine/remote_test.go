@@ -403,6 +403,25 @@ func TestARunThatIsFinishedIsTakenUpForARetry(t *testing.T) {
 	}
 }
 
+func TestAnAgentThatHasLeftIsNotBusy(t *testing.T) {
+	s := serve(t)
+	first := s.submit(1, bulkhead.Spec{})
+	lease := s.lease(who("pod", 1), 0)
+	id := s.submit(1, bulkhead.Spec{})
+	reason := func() string {
+		s.settle()
+		st, _, _, _ := s.StatusOf(id, 0)
+		return st.Reason
+	}
+	if got := reason(); got != "worker: all are busy" {
+		t.Errorf("while run %d runs: %q", first, got)
+	}
+	s.hand(who("pod", 1), lease)
+	if got := reason(); got != "worker: none of class a is there yet" {
+		t.Errorf("after the goodbye: %q", got)
+	}
+}
+
 func TestARunWaitsWithTheReasonWhyNoWorkerComes(t *testing.T) {
 	s := serve(t)
 	id := s.submit(1, bulkhead.Spec{})

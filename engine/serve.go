@@ -115,15 +115,20 @@ func (e *Engine) dropFinished() {
 }
 
 // noWorker is why no worker takes items of the run; "": because all are busy.
-func (e *Engine) noWorker(r *run) string {
+// Idle says how many slots wait for a lease. An agent that neither waits nor holds
+// a lease has said goodbye or died: it is known for a while, and is no worker.
+func (e *Engine) noWorker(r *run, idle map[bulkhead.Kind]int) string {
 	if e.opts.Remote == nil {
 		return ""
 	}
 	if why := e.blocked[r.Spec.Class]; why != "" {
 		return "worker: " + why
 	}
+	if idle[r.Spec.Kind()] > 0 {
+		return ""
+	}
 	for _, g := range e.agents {
-		if g.Kind == r.Spec.Kind() && !g.retired {
+		if g.Kind == r.Spec.Kind() && !g.retired && len(g.slots) > 0 {
 			return ""
 		}
 	}
