@@ -223,6 +223,18 @@ func TestATokenThatIsRefusedMayBeTakenLater(t *testing.T) {
 	}
 }
 
+func TestAnAgentThatIsRefusedEndsWhenItIsTold(t *testing.T) {
+	s, r := newServer(t), newScripts()
+	s.refuse = connect.NewError(connect.CodePermissionDenied, errors.New("the token is that of another class"))
+	opts := options(t, s, r)
+	opts.Linger = time.Hour // nobody waits so long to say goodbye to a server that does not listen
+	stop, _ := start(t, opts)
+	s.until(t, "it was refused", func() bool { return s.exchange > 0 })
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestATokenIsStartedOnceWhateverTheServerGives(t *testing.T) {
 	s, r := newServer(t), newScripts()
 	l := lease("say", "hello")

@@ -138,10 +138,25 @@ func (s *slot) exchange(t *attempt) (lease *bulkheadv1.Lease, sent time.Time, ok
 			a.opts.Log.Error("the server does not take a result", "run", t.lease.GetRun(), "item", t.lease.GetItem(), "error", err)
 			return nil, sent, true
 		}
-		if s.give(t, err) || !a.link.pause(a.calls, try, err, s.patience(t)) {
+		if s.give(t, err) || !s.pause(t, try, err) {
 			return nil, sent, false
 		}
 	}
+}
+
+// pause waits before another try, and reports whether there is to be one. Who has
+// nothing to hand in waits no longer once the agent is to end.
+func (s *slot) pause(t *attempt, try int, err error) bool {
+	a := s.agent
+	ctx, longest := a.calls, lastWait
+	switch {
+	case t == nil && s.leaving:
+		longest = time.Second
+	case t == nil:
+		ctx = a.wanted
+	}
+	a.link.pause(ctx, try, err, longest)
+	return a.calls.Err() == nil
 }
 
 // give decides about a call that did not get through: it keeps the result and
@@ -166,14 +181,7 @@ func (s *slot) give(t *attempt, err error) bool {
 	a.link.failed(err)
 	// Who has nothing to hand in only wanted to say goodbye.
 	left := a.leftAt.Load()
-	return t == nil && left != nil && time.Since(*left) > a.opts.Linger
-}
-
-func (s *slot) patience(t *attempt) time.Duration {
-	if t == nil && s.leaving {
-		return time.Second
-	}
-	return lastWait
+	return t == nil && left != nil && (refused(err) || time.Since(*left) > a.opts.Linger)
 }
 
 // errLeaving: the call was given up in order to say that no lease is wanted.
