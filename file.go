@@ -37,8 +37,12 @@ func CheckFilePath(name string) error {
 			return bad("leads out of its folder (..)", relative)
 		}
 	}
-	if path.Clean(name) != name || name == "." {
-		return bad("is not clean", fmt.Sprintf("write %s", Quote(path.Clean(name))))
+	switch clean := path.Clean(name); clean {
+	case ".":
+		return bad("names no file", relative)
+	case name:
+	default:
+		return bad("is not clean", "write "+Quote(clean))
 	}
 	return nil
 }
