@@ -380,7 +380,7 @@ func TestShapesShareTheWorkersAndAreBounded(t *testing.T) {
 
 	s.want(t, wiki, bulkhead.Shape{CPU: "1"}, 10)
 	c.Eventually(t, "the third shape waits", func(context.Context) bool {
-		return strings.Contains(c.get(t, ns, "wiki").Status.Waiting, "1 shapes wait for others to have no pods")
+		return strings.Contains(c.get(t, ns, "wiki").Status.Waiting, "1 shape waits for others to have no pods")
 	})
 }
 

@@ -140,9 +140,14 @@ func waiting(s *snapshot, d *decision, status *v1alpha1.ScriptClassStatus, wante
 			return oneLine("a run waits for ever: %s", t.Text)
 		}
 	case d.shapes > 0:
+		if d.shapes == 1 {
+			return fmt.Sprintf("1 shape waits for others to have no pods (shapes.max is %d)", s.shapes)
+		}
 		return fmt.Sprintf("%d shapes wait for others to have no pods (shapes.max is %d)", d.shapes, s.shapes)
 	case int64(wanted) <= status.Running:
 		return items(n) + " what their runs are limited by"
+	case starting == 1:
+		return items(n) + " a worker that is starting"
 	case starting > 0:
 		return fmt.Sprintf("%s %d workers that are starting", items(n), starting)
 	case d.unmet > 0:
