@@ -215,9 +215,7 @@ func (a *app) endBySignal(ctx context.Context, after time.Duration, kill func())
 				if count++; count > 1 {
 					kill()
 				} else if after > 0 {
-					timer := time.NewTimer(after)
-					defer timer.Stop()
-					late = timer.C
+					late = time.After(after)
 				}
 				cancel()
 			case <-late:
