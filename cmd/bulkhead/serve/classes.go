@@ -109,8 +109,10 @@ func (k classView) Statuses() []bulkhead.ClassStatus {
 		}
 		st := bulkhead.ClassStatus{Name: name, Command: class.Command, Blocked: k.engine.Blocked(name)}
 		for _, a := range k.engine.Agents(name) {
-			st.Workers++
-			st.Slots += a.Slots
+			if connected(a) {
+				st.Workers++
+				st.Slots += a.Slots
+			}
 		}
 		for _, d := range k.engine.Demand(name) {
 			st.Queued += d.Queued

@@ -78,13 +78,16 @@ func (w work) Gone(agent string)                     { w.engine.Gone(agent) }
 
 func (w work) Agents(class string) []kube.AgentStatus {
 	var out []kube.AgentStatus
-	const silent = 45 * time.Second // an agent is heard of every few seconds
 	for _, a := range w.engine.Agents(class) {
 		out = append(out, kube.AgentStatus{Name: a.Name, Slots: a.Slots, Busy: a.Busy, Since: a.Since,
-			Connected: time.Since(a.Seen) < silent, Leaving: a.Retired})
+			Connected: connected(a), Leaving: a.Retired})
 	}
 	return out
 }
+
+// connected reports whether an agent was heard of lately. It is heard of every few
+// seconds, and the engine remembers it for longer than it is there.
+func connected(a bulkhead.AgentStatus) bool { return time.Since(a.Seen) < 45*time.Second }
 
 // changes are the classes of which something has changed since somebody looked.
 type changes struct {

@@ -169,6 +169,9 @@ func (c *standing) Collect(to chan<- prometheus.Metric) {
 	}
 	agents, slots := map[string]int64{}, map[key]int64{}
 	for _, a := range c.server.engine.Agents("") {
+		if !connected(a) {
+			continue
+		}
 		agents[a.Class]++
 		slots[key{a.Class, "busy"}] += int64(a.Busy)
 		slots[key{a.Class, "idle"}] += int64(max(a.Slots-a.Busy, 0))
