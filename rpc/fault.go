@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 
@@ -121,7 +122,14 @@ func Error(server string, err error) error {
 	case connect.CodeUnavailable:
 		return away(server, err)
 	}
-	return internal(fmt.Sprintf("server %s: %s", server, wire.Message()), "")
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return internal(fmt.Sprintf("the connection to server %s broke", server), "")
+	}
+	hint := ""
+	if strings.HasPrefix(server, "http:") {
+		hint = "does it want https?" // Go answers HTTP on a port of TLS with 400
+	}
+	return internal(fmt.Sprintf("server %s: %s", server, wire.Message()), hint)
 }
 
 // away says why a server cannot be reached.
@@ -131,7 +139,7 @@ func away(server string, err error) error {
 	switch {
 	case untrusted(err):
 		e.Message = fmt.Sprintf("cannot trust server %s: %s", server, reason(err))
-		e.Hint = "give the certificate authority that signed its certificate: `bulkhead context add --ca FILE`"
+		e.Hint = "give the certificate authority that signed its certificate: --ca FILE, here or in `bulkhead context add`"
 	case notTLS(err):
 		e.Message, e.Hint = fmt.Sprintf("server %s does not speak TLS there: %s", server, reason(err)), "is the port right?"
 	}

@@ -92,7 +92,7 @@ func newGate(opts *Options) *gate {
 func (g *gate) user(ctx context.Context, spec connect.Spec, _ connect.Peer, h http.Header) (context.Context, error) {
 	ctx, err := g.known(ctx, h)
 	if err == nil && CallerOf(ctx).Agent {
-		err = refused(connect.CodePermissionDenied, "agents have one, users have another", "the token is that of an agent")
+		err = refused(connect.CodePermissionDenied, "agents have one, users have another, which whoever runs the server has", "the token is that of an agent")
 	}
 	if err == nil && !g.limiter(CallerOf(ctx).Name).Allow() {
 		err = tooMuch("more than %v calls a second", g.opts.Rate)
@@ -118,7 +118,7 @@ func (g *gate) agent(ctx context.Context, spec connect.Spec, _ connect.Peer, h h
 func (g *gate) known(ctx context.Context, h http.Header) (context.Context, error) {
 	scheme, token, _ := strings.Cut(h.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
-		return ctx, refused(connect.CodeUnauthenticated, "send the header Authorization: Bearer TOKEN; `bulkhead context add` stores one",
+		return ctx, refused(connect.CodeUnauthenticated, "give the file that has it: --token-file FILE, here or in `bulkhead context add`; without bulkhead, send the header Authorization: Bearer TOKEN",
 			"the server wants a token")
 	}
 	who, err := g.opts.Auth.Authenticate(ctx, token)

@@ -339,6 +339,7 @@ func TestAServerThatCannotBeReachedIsToldWithWhatToDo(t *testing.T) {
 		"nobody listens":                  {func(o *rpc.ClientOptions) { o.URL = "https://127.0.0.1:1" }, "internal", "cannot reach server https://127.0.0.1:1: connect: connection refused", "is it running", true, true, false},
 		"a certificate of nobody we know": {func(o *rpc.ClientOptions) { o.HTTP = &http.Client{Transport: insecure()} }, "internal", "cannot trust server", "--ca", false, false, false},
 		"no TLS":                          {func(o *rpc.ClientOptions) { o.URL = strings.Replace(plain, "http:", "https:", 1) }, "internal", "does not speak TLS", "port", false, false, false},
+		"TLS, and we speak none":          {func(o *rpc.ClientOptions) { o.URL = strings.Replace(s.web.URL, "https:", "http:", 1) }, "internal", "400 Bad Request", "https", true, true, false},
 		"another server":                  {func(o *rpc.ClientOptions) { o.URL = plain }, "internal", "does not know this call", "Bulkhead", false, false, false},
 		"another token":                   {func(o *rpc.ClientOptions) { o.Token = "x" }, "usage", "does not accept the token", "context add", false, false, false},
 	} {
