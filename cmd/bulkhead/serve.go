@@ -22,6 +22,9 @@ type serveFlags struct {
 	podsPerSecond                                 float64
 }
 
+// clusterFlags are those that say something of the cluster.
+var clusterFlags = []string{"kubeconfig", "namespace", "worker-image", "worker-image-pull-policy", "worker-url", "pods-per-second"}
+
 func (a *app) serveCmd() *cobra.Command {
 	f := &serveFlags{}
 	cmd := &cobra.Command{
@@ -46,7 +49,14 @@ agents, which bring what became of them to the next server.`,
   bulkhead serve --kubernetes --name bulkhead.bulkhead.svc \
     --worker-image registry.example/bulkhead --worker-url https://bulkhead.bulkhead.svc:8443`,
 		Args: exactly(),
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.serve(cmd.Context(), f) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			for _, name := range clusterFlags {
+				if !f.kubernetes && cmd.Flags().Changed(name) {
+					return usage("give that, too", "--%s is of use with --kubernetes only", name)
+				}
+			}
+			return a.serve(cmd.Context(), f)
+		},
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.listen, "listen", "localhost:8443", "`address` to listen on")
