@@ -377,3 +377,21 @@ func TestTheAgentCopiesItselfToWhereAPodFindsIt(t *testing.T) {
 		t.Errorf("into nowhere: %s", out)
 	}
 }
+
+func TestAServerWhoseFolderWasRemovedPromisesNothing(t *testing.T) {
+	s := newSite(t)
+	s.run("--", "true")
+	for _, name := range []string{"ca.crt", "token"} { // of which callers have copies of their own
+		if err := os.WriteFile(filepath.Join(s.dir, name+".copy"), read(t, filepath.Join(s.dir, "state", "keys", name)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.RemoveAll(filepath.Join(s.dir, "state")); err != nil {
+		t.Fatal(err)
+	}
+	cmd := s.bulkhead("run", "-d", "--server", s.url, "--ca", "ca.crt.copy", "--token-file", "token.copy", "--class", "c", "--", "true")
+	out, err := cmd.CombinedOutput()
+	if err == nil || !bytes.Contains(out, []byte("was removed while it was in use")) {
+		t.Errorf("a run that is kept nowhere was accepted: %v\n%s", err, out)
+	}
+}

@@ -34,6 +34,34 @@ func (s *server) engineOptions() engine.Options {
 	}
 }
 
+// promising is the store as people's calls need it: it confirms nothing that would
+// be kept nowhere, because the state folder was removed or replaced.
+type promising struct{ *sqlite.Store }
+
+// Create implements rpc.Acceptor.
+func (p promising) Create(ctx context.Context, r *bulkhead.Run) error {
+	if err := p.InPlace(); err != nil {
+		return err
+	}
+	return p.Store.Create(ctx, r)
+}
+
+// Accept implements rpc.Acceptor.
+func (p promising) Accept(ctx context.Context, r *bulkhead.Run, rest []bulkhead.Item, total int64, hash string) error {
+	if err := p.InPlace(); err != nil {
+		return err
+	}
+	return p.Store.Accept(ctx, r, rest, total, hash)
+}
+
+// Submit implements rpc.Acceptor.
+func (p promising) Submit(ctx context.Context, r *bulkhead.Run, items []bulkhead.Item, total int64, hash string) error {
+	if err := p.InPlace(); err != nil {
+		return err
+	}
+	return p.Store.Submit(ctx, r, items, total, hash)
+}
+
 // fetch owns a run of which somebody asks something.
 func (s *server) fetch(ctx context.Context, id bulkhead.RunID) (*bulkhead.Run, error) {
 	r, err := s.reader.Run(ctx, id)

@@ -42,7 +42,7 @@ const (
 func (s *server) serveWeb(listener net.Listener, fail chan<- error) *web {
 	w := &web{server: s, stopping: make(chan struct{})}
 	api := rpc.NewServer(rpc.Options{
-		Store: s.reader, Engine: control{s}, Outputs: outputsOf{s}, Classes: classView{s}, Files: s.files,
+		Store: promising{s.reader}, Engine: control{s}, Outputs: outputsOf{s}, Classes: classView{s}, Files: s.files,
 		Auth: rpc.Tokens{User: s.keys.token}, Agents: s.agents(), Metrics: s.metrics.calls,
 		Log: s.log, Stopping: w.stopping,
 	})
