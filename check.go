@@ -81,6 +81,9 @@ func (s *Spec) checkTimes() error {
 			return refuse("", "%s %s is less than nothing", d.name, d.value)
 		}
 	}
+	if s.Grace > MaxGrace {
+		return refuse("", "grace %s is more than %s", s.Grace, MaxGrace)
+	}
 	return nil
 }
 

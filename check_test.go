@@ -36,6 +36,7 @@ func TestASpecThatNoRunCanHaveIsRefused(t *testing.T) {
 		"canary 1000001 is not between 0 and 1000000":        func(s *bulkhead.Spec) { s.Canary = 1_000_001 },
 		"max-output 0 is less than a byte":                   func(s *bulkhead.Spec) { s.MaxOutput = 0 },
 		"timeout -1s is less than nothing":                   func(s *bulkhead.Spec) { s.Timeout = -time.Second },
+		"grace 24h0m1s is more than 24h0m0s":                 func(s *bulkhead.Spec) { s.Grace = 24*time.Hour + time.Second },
 		`env "X" has no name or no =`:                        func(s *bulkhead.Spec) { s.Env = []string{"X"} },
 		`column "a b" cannot be a placeholder`:               func(s *bulkhead.Spec) { s.Columns = []string{"a b"} },
 		`two columns are named "a"`:                          func(s *bulkhead.Spec) { s.Columns = []string{"a", "a"} },

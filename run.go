@@ -137,7 +137,9 @@ const (
 	DefaultGrace      = 10 * time.Second
 	DefaultRetryDelay = time.Second
 	MaxRetryDelay     = 5 * time.Minute
-	DefaultMaxOutput  = 64 << 20
+	// MaxGrace bounds what comes on top of the time that a lease is kept.
+	MaxGrace         = 24 * time.Hour
+	DefaultMaxOutput = 64 << 20
 )
 
 // Single reports whether the run is one script rather than a batch: no input

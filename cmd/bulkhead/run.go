@@ -98,7 +98,7 @@ func (f *runFlags) define(a *app, cmd *cobra.Command) {
 	fl.StringVar(&f.rate, "rate", "", "starts per time: `50/s`, 30/m, 10/h; a bare number is per second")
 	fl.StringArrayVar(&f.pool, "pool", nil, "`NAME[:KEY]=N`: at most N at once in this process, or at the server, of each key if it has placeholders; repeat")
 	fl.StringVar(&f.timeout, "timeout", "", "end an attempt after this `time`: 30s, 5m, 1d 2h; a bare number is seconds")
-	fl.StringVar(&f.grace, "grace", "10s", "`time` between SIGTERM and SIGKILL")
+	fl.StringVar(&f.grace, "grace", "10s", "`time` between SIGTERM and SIGKILL, at most a day")
 	fl.IntVar(&f.retries, "retries", 0, "further attempts of an item that failed or was lost")
 	fl.StringVar(&f.retryDelay, "retry-delay", "1s", "`time` before the first retry; doubles up to 5m")
 	fl.StringVar(&f.halt, "halt", "", "`soon|now,fail=N|N%`: end the run when so many failed; now also ends what runs")
