@@ -532,3 +532,43 @@ func TestANameThatSomebodyElseHasIsLeftToHim(t *testing.T) {
 	c.running(t, ns, "wiki-0-1", "wiki-0-2")
 	c.Eventually(t, "the runs are told that it is over", func(context.Context) bool { return s.reason(ns+"/wiki") == "" })
 }
+
+func TestWhatSomebodyElseHasMadeIsNotTaken(t *testing.T) {
+	c := start(t)
+	ns := c.namespace(t)
+	s := newServer()
+	run(t, s, options(c.Config(), ns))
+	his := metav1.ObjectMeta{Namespace: ns, Name: "bulkhead-wiki"}
+	secret := &corev1.Secret{ObjectMeta: his, Data: map[string][]byte{"password": []byte("his")}}
+	c.create(t, secret)
+	c.create(t, class(ns, "wiki", 1))
+	wiki := ns + "/wiki"
+	s.want(t, wiki, asIs, 1)
+	c.Eventually(t, "the runs are told about the Secret", func(context.Context) bool {
+		return strings.Contains(s.reason(wiki), "there is another Secret bulkhead-wiki, which is not of this class")
+	})
+	policy := &networkingv1.NetworkPolicy{ObjectMeta: his, Spec: networkingv1.NetworkPolicySpec{
+		PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": "his"}}}}
+	c.create(t, policy)
+	before := []client.Object{secret.DeepCopy(), policy.DeepCopy()}
+	if err := c.api.Get(t.Context(), client.ObjectKeyFromObject(secret), secret); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.api.Delete(t.Context(), secret); err != nil {
+		t.Fatal(err)
+	}
+	c.Eventually(t, "the runs are told about the policy", func(context.Context) bool {
+		return strings.Contains(s.reason(wiki), "there is another NetworkPolicy bulkhead-wiki, which is not of this class")
+	})
+	if err := c.api.Get(t.Context(), client.ObjectKeyFromObject(policy), policy); err != nil {
+		t.Fatal(err)
+	}
+	for i, now := range []client.Object{secret, policy} {
+		if now.GetResourceVersion() != before[i].GetResourceVersion() {
+			t.Errorf("it was changed: %+v", now)
+		}
+	}
+	if names := c.names(t, ns); len(names) != 0 {
+		t.Errorf("pods %q", names)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -68,14 +69,15 @@ func (c *Controller) furnish(ctx context.Context, class *v1alpha1.ScriptClass, m
 	if err := c.checkExisting(ctx, class); err != nil {
 		return err
 	}
-	if err := c.apply(ctx, secret); err != nil {
-		return fmt.Errorf("make Secret %s: %w", secret.Name, err)
+	if err := c.apply(ctx, secret, true); err != nil {
+		return notMade("Secret", secret.Name, err)
 	}
 	done := furnishing{content: content, at: now}
 	switch {
 	case policy != nil:
-		if err := c.apply(ctx, policy); err != nil {
-			return fmt.Errorf("make NetworkPolicy %s: %w", policy.Name, err)
+		// Of one that is not seen, and so has no label of ours, nothing is taken.
+		if err := c.apply(ctx, policy, there.UID != ""); err != nil {
+			return notMade("NetworkPolicy", policy.Name, err)
 		}
 		done.policy, done.version = policy.UID, policy.Generation
 	case there.UID != "":
@@ -114,17 +116,28 @@ func (c *Controller) policyThere(ctx context.Context, class *v1alpha1.ScriptClas
 	return p.ObjectMeta, client.IgnoreNotFound(err)
 }
 
+// notMade says why something of a class was not made: it may be somebody else's.
+func notMade(kind, name string, err error) error {
+	if apierrors.IsConflict(err) || apierrors.IsInvalid(err) && strings.Contains(err.Error(), "immutable") {
+		return fmt.Errorf("there is another %s %s, which is not of this class: %w", kind, name, err)
+	}
+	return fmt.Errorf("make %s %s: %w", kind, name, err)
+}
+
 // apply makes something be as it is given, by server-side apply, and reads back
-// what it has become.
-func (c *Controller) apply(ctx context.Context, object client.Object) error {
+// what it has become. By force it takes fields from others.
+func (c *Controller) apply(ctx context.Context, object client.Object, force bool) error {
 	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object)
 	if err != nil {
 		return err
 	}
 	u := &unstructured.Unstructured{Object: fields}
 	// To wait until a watch shows it would take a watch: of all Secrets.
-	err = c.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(fieldManager), client.ForceOwnership,
-		client.DisableReadYourWritesConsistency)
+	options := []client.ApplyOption{client.FieldOwner(fieldManager), client.DisableReadYourWritesConsistency}
+	if force {
+		options = append(options, client.ForceOwnership)
+	}
+	err = c.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), options...)
 	if err != nil {
 		return err
 	}
@@ -164,6 +177,10 @@ func (c *Controller) checkExisting(ctx context.Context, class *v1alpha1.ScriptCl
 	return nil
 }
 
+// secretType sets the Secrets of classes apart. A type never changes, so the API
+// server itself refuses to make one of them of a Secret that somebody else has made.
+const secretType corev1.SecretType = "bulkhead.dev/worker"
+
 // secret is what the workers of a class need to talk to the server.
 func (o *Options) secret(class *v1alpha1.ScriptClass) *corev1.Secret {
 	access := o.Access(class.Namespace + "/" + class.Name)
@@ -171,7 +188,7 @@ func (o *Options) secret(class *v1alpha1.ScriptClass) *corev1.Secret {
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: class.Namespace, Name: ownedName(class.Name), Labels: ownLabels(class, nil),
 			OwnerReferences: []metav1.OwnerReference{owner(class)}},
-		Type: corev1.SecretTypeOpaque,
+		Type: secretType,
 		Data: map[string][]byte{tokenKey: access.Token, caKey: access.CA},
 	}
 }
