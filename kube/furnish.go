@@ -179,7 +179,7 @@ func (c *Controller) checkExisting(ctx context.Context, class *v1alpha1.ScriptCl
 
 // secretType sets the Secrets of classes apart. A type never changes, so the API
 // server itself refuses to make one of them of a Secret that somebody else has made.
-const secretType corev1.SecretType = "bulkhead.dev/worker"
+const secretType corev1.SecretType = "bulkhead.dev/worker" //nolint:gosec // a kind of Secret, and no secret
 
 // secret is what the workers of a class need to talk to the server.
 func (o *Options) secret(class *v1alpha1.ScriptClass) *corev1.Secret {
