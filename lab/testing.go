@@ -152,7 +152,7 @@ func (l *Lab) order(t testing.TB, path string, query url.Values) {
 // Kubectl runs kubectl as the administrator and returns what it prints.
 func (l *Lab) Kubectl(t testing.TB, args ...string) string {
 	t.Helper()
-	out, err := l.program(context.WithoutCancel(t.Context()), "kubectl", args...) // also while the test cleans up
+	out, err := l.program(t.Context(), "kubectl", args...)
 	if err != nil {
 		t.Fatalf("kubectl %s: %v", strings.Join(args, " "), err)
 	}

@@ -252,7 +252,9 @@ func TestAClassThatIsDeletedInterruptsWhatRunsAndTheRestWaits(t *testing.T) {
 	if r.Counts.Queued == 0 {
 		t.Fatalf("nothing is left: %+v", r.Counts)
 	}
-	b.lab.Eventually(t, "nothing of the class is left", b.empty)
+	b.lab.Eventually(t, "nothing of the class is left", func(context.Context) bool {
+		return strings.TrimSpace(b.lab.Kubectl(t, "get", "pods,networkpolicies,secrets", "--namespace", b.ns, "-o", "name")) == ""
+	})
 	b.apply(b.lab.Node(t), twoWorkers)
 	b.check(w, b.over(id), items, outcome{failed: 4, lost: 4})
 }

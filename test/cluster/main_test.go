@@ -18,9 +18,6 @@ import (
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/go-logr/logr"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
@@ -85,49 +82,13 @@ func newBed(t testing.TB, spec string, args ...string) *bed {
 		t.Fatal(err)
 	}
 	b := &bed{t: t, lab: l, image: lab.BusyboxImage, dir: t.TempDir(), args: args}
-	t.Cleanup(b.last) // after the pods are gone: agents say good-bye to a server that is there
-	b.ns = namespaceOf(t, l)
-	t.Cleanup(b.clear)
+	t.Cleanup(b.last) // after the namespace is gone: agents say good-bye to a server that is there
+	b.ns = l.Namespace(t)
 	b.listen = freePort(t, st.HostIP)
 	b.url = "https://" + b.listen
 	b.start()
 	b.apply(node, spec)
 	return b
-}
-
-// shared is the namespace of all tests: Kubernetes takes ten seconds to delete one,
-// of which it does nothing for five.
-var shared string
-
-func namespaceOf(t testing.TB, l *lab.Lab) string {
-	t.Helper()
-	if shared != "" {
-		return shared
-	}
-	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "scripts"}}
-	if _, err := l.Client().CoreV1().Namespaces().Create(t.Context(), ns, metav1.CreateOptions{}); err != nil {
-		t.Fatal("make a namespace:", err)
-	}
-	l.Eventually(t, "pods have an account in it", func(ctx context.Context) bool {
-		_, err := l.Client().CoreV1().ServiceAccounts(ns.Name).Get(ctx, "default", metav1.GetOptions{})
-		return err == nil
-	})
-	shared = ns.Name
-	return shared
-}
-
-// clear deletes the class, and looks that everything of it goes with it: the next
-// test begins as this one did.
-func (b *bed) clear() {
-	b.t.Helper()
-	b.lab.Kubectl(b.t, "delete", "scriptclass", "--namespace", b.ns, "--all")
-	b.lab.Eventually(b.t, "nothing of the class is left", b.empty)
-}
-
-// empty says that there is nothing in the namespace that a class makes.
-func (b *bed) empty(context.Context) bool {
-	b.t.Helper()
-	return strings.TrimSpace(b.lab.Kubectl(b.t, "get", "pods,networkpolicies,secrets", "--namespace", b.ns, "-o", "name")) == ""
 }
 
 func freePort(t testing.TB, host string) string {
