@@ -27,6 +27,10 @@ type Job struct {
 	StdinFile *os.File
 	Timeout   time.Duration // 0: none
 	Grace     time.Duration // between SIGTERM and SIGKILL
+	// Watch is called once the script runs, with a function that sets until when it
+	// may. What goes on beyond that is to be killed by somebody who can do it also
+	// when this process is stopped. Nil: nobody needs to.
+	Watch func(limit func(until time.Time))
 }
 
 // Sink takes what a script writes: stream 1 or 2, when it was read, and the

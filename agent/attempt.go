@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,6 +29,10 @@ type attempt struct {
 	keep  *time.Timer // nil: the lease does not end
 	out   *backlog
 	lines *lines // nil: no echo
+
+	limiting sync.Mutex
+	until    time.Time       // what is left of the script then must be killed
+	limit    func(time.Time) // says so to whoever does it; nil: nobody yet
 
 	result *bulkheadv1.Result // nil: not yet
 	cut    int64              // bytes of output that were not kept: too many, or nobody waited for the disk
@@ -53,6 +58,7 @@ func (a *Agent) begin(slot int32, lease *bulkheadv1.Lease, sent time.Time) *atte
 	if keep := lease.GetKeep().AsDuration(); keep > 0 {
 		// A grace must fit into what a lease is kept, with room to renew before.
 		t.grace = min(t.grace, keep/2)
+		t.extend(sent)
 		left := time.Until(t.latest(sent))
 		if left <= 0 {
 			t.end(errExpired) // before it was started
@@ -78,7 +84,28 @@ func (t *attempt) latest(sent time.Time) time.Time {
 func (t *attempt) renewed(sent time.Time) {
 	if t.keep != nil && t.ctx.Err() == nil {
 		t.keep.Reset(time.Until(t.latest(sent)))
+		t.extend(sent)
 	}
+}
+
+// extend moves the end of a script that we could not end ourselves, because we were
+// stopped, say: after we would have, and before its lease is over.
+func (t *attempt) extend(sent time.Time) {
+	t.limiting.Lock()
+	defer t.limiting.Unlock()
+	keep := t.lease.GetKeep().AsDuration()
+	t.until = sent.Add(keep - keep/20)
+	if t.limit != nil {
+		t.limit(t.until)
+	}
+}
+
+// watched begins to tell of that.
+func (t *attempt) watched(limit func(time.Time)) {
+	t.limiting.Lock()
+	defer t.limiting.Unlock()
+	t.limit = limit
+	limit(t.until)
 }
 
 // release gives back what an attempt holds that does not run.
@@ -182,6 +209,9 @@ func (t *attempt) await(room <-chan struct{}) {
 func (t *attempt) job() (job Job, done func(), err error) {
 	l := t.lease
 	job = Job{Dir: l.GetDir(), Timeout: l.GetTimeout().AsDuration(), Grace: t.grace}
+	if t.keep != nil {
+		job.Watch = t.watched
+	}
 	for _, arg := range l.GetCommand() {
 		job.Args = append(job.Args, string(arg))
 	}

@@ -28,6 +28,7 @@ func init() { // some of them start others
 		"signals":   signals,
 		"owner":     owner,
 		"limited":   limited,
+		"stopped":   stopped,
 		"unmarked":  unmarked,
 		"nested":    nested,
 		"forgetful": forgetful,
@@ -116,6 +117,23 @@ func owner(args []string) int {
 	}
 	fmt.Println(w.Mark())
 	w.Run(context.Background(), sh(args[1]), through{})
+	return 0
+}
+
+// stopped stops, and does not end its script when its time is over.
+func stopped(args []string) int {
+	w, err := worker.New(worker.Options{})
+	if err != nil {
+		return complain(err)
+	}
+	defer w.Close()
+	job := sh(args[0])
+	job.Watch = func(limit func(time.Time)) {
+		limit(time.Now())
+		_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
+	}
+	r := w.Run(context.Background(), job, nil)
+	fmt.Println(r.State, r.Signal)
 	return 0
 }
 

@@ -31,7 +31,7 @@ const guardianEnv = "BULKHEAD_GUARDIAN"
 // sudden, and before anything of ours can be seen as released.
 type guardian struct {
 	pid  int
-	pipe int // our end; nothing is ever written
+	pipe int // our end; limits of attempts are written
 }
 
 // startGuardian returns once the guardian is forked. That it comes up takes
@@ -71,6 +71,7 @@ func (w *Worker) forkGuardian() error {
 		unix.Close(p[1])
 		return fmt.Errorf("start the guardian: %w", err)
 	}
+	_ = unix.SetNonblock(p[1], true) // see limit
 	w.guard = &guardian{pid: pid, pipe: p[1]}
 	return nil
 }
@@ -105,7 +106,8 @@ func (w *Worker) checkGuardian() {
 }
 
 // GuardianMain is the main function of a guardian: it waits until its owner is
-// dead, then ends everything that carries a mark of it. args are the program's
+// dead, then ends everything that carries a mark of it. Meanwhile it ends attempts
+// that are beyond their limit, see [Job.Watch]. args are the program's
 // arguments after GuardianArg. It returns the exit code.
 func GuardianMain(args []string) int {
 	// It goes with its owner. Whoever ends both (systemd, a shell's kill) must
@@ -123,13 +125,7 @@ func GuardianMain(args []string) int {
 	if err != nil {
 		return exitNotRunnable
 	}
-	var b [1]byte
-	for {
-		n, err := unix.Read(0, b[:])
-		if n == 0 || err != nil && err != unix.EINTR {
-			break
-		}
-	}
+	(&limits{owner: owner, at: map[uint64]int64{}}).watch(0)
 	debug.SetGCPercent(100) // what the kernel does not let go of can take days
 	// As long as anything is left, the held files stay locked: nobody may take
 	// over what still runs.

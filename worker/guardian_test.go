@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"bulkhead.dev/bulkhead"
 	"bulkhead.dev/bulkhead/worker"
 )
 
@@ -248,5 +249,58 @@ func TestAMainThatForgetsTheGuardianDoesNotMultiply(t *testing.T) {
 	job.Env = append(job.Env, "BULKHEAD_GUARDIAN=1")
 	if r := w.Run(t.Context(), job, nil); r.ExitCode != 7 {
 		t.Errorf("a worker was made in a guardian: %+v", r)
+	}
+}
+
+func TestTheGuardianEndsWhatIsBeyondItsLimitWhileItsOwnerIsStopped(t *testing.T) {
+	cmd := exec.Command("/proc/self/exe", "trap '' TERM; while :; do sleep 1000; done")
+	cmd.Env = become("stopped")
+	var out strings.Builder
+	cmd.Stdout = &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	eventually(t, "the owner has stopped", func() bool { return state(cmd.Process.Pid) == "T" })
+	eventually(t, "its script has ended", func() bool {
+		left := 0
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", cmd.Process.Pid))
+		for _, thread := range threads {
+			children, _ := os.ReadFile(thread) // it may have ended
+			for pid := range strings.FieldsSeq(string(children)) {
+				if n, err := strconv.Atoi(pid); err == nil && state(n) != "Z" {
+					left++
+				}
+			}
+		}
+		return err == nil && left == 1 // the guardian
+	})
+	if s := state(cmd.Process.Pid); s != "T" {
+		t.Errorf("the owner is %s", s)
+	}
+	if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil || out.String() != "failed 9\n" {
+		t.Errorf("%v: %q", err, out.String())
+	}
+}
+
+func TestALimitThatIsMovedOrOfAnAttemptThatIsOverEndsNothing(t *testing.T) {
+	w := openWorker(t, worker.Options{})
+	var late func(time.Time)
+	for range 3 {
+		if late != nil {
+			late(time.Now())
+		}
+		job := sh("sleep 0.05")
+		job.Watch = func(limit func(time.Time)) {
+			late = limit
+			limit(time.Now().Add(time.Minute))
+			limit(time.Now().Add(time.Hour))
+		}
+		if r := w.Run(t.Context(), job, nil); r.State != bulkhead.ItemSucceeded {
+			t.Fatalf("%+v", r)
+		}
 	}
 }

@@ -22,6 +22,12 @@ type Job struct {
 	Timeout time.Duration
 	// Grace is the time between SIGTERM and SIGKILL; 0: SIGKILL at once.
 	Grace time.Duration
+	// Watch, if it is set, is called once the script runs, with a function that sets
+	// until when it may: then the guardian kills what is left of it, also when this
+	// process is stopped. The function may be called again, by any goroutine; after
+	// the end of the attempt it does nothing. It does nothing either where there is
+	// no guardian, or no mark.
+	Watch func(limit func(until time.Time))
 }
 
 // The streams of a script, as a Sink sees them.

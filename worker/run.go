@@ -41,13 +41,14 @@ type attempt struct {
 	dropped  int64        // under sinking
 	gone     atomic.Int64 // when everything was, in Unix nanoseconds; 0: not yet
 
-	stopped bool // by us
-	how     bulkhead.How
-	hunt    hunt
-	status  unix.WaitStatus
-	usage   unix.Rusage
-	stolen  bool // somebody else in this process took the leader's status
-	note    string
+	stopped   bool // by us
+	unlimited bool // its limit was taken away; under Worker.forking
+	how       bulkhead.How
+	hunt      hunt
+	status    unix.WaitStatus
+	usage     unix.Rusage
+	stolen    bool // somebody else in this process took the leader's status
+	note      string
 }
 
 // Run makes one attempt and returns when nothing of it is left. It never
@@ -79,6 +80,7 @@ func (w *Worker) Run(ctx context.Context, job Job, sink Sink) bulkhead.Result {
 		return a.notStarted(err)
 	}
 	a.watch()
+	defer a.limited()()
 	if a.sink != nil {
 		a.readers.Go(a.out.copy)
 		a.readers.Go(a.err.copy)

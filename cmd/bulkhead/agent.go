@@ -182,7 +182,7 @@ type agentRunner struct{ worker *worker.Worker }
 func (r agentRunner) Run(ctx context.Context, job agent.Job, out agent.Sink) bulkhead.Result {
 	return r.worker.Run(ctx, worker.Job{
 		Args: job.Args, Env: job.Env, Dir: job.Dir, Stdin: job.Stdin, StdinFile: job.StdinFile,
-		Timeout: job.Timeout, Grace: job.Grace,
+		Timeout: job.Timeout, Grace: job.Grace, Watch: job.Watch,
 	}, out)
 }
 
