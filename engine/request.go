@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"bulkhead.dev/bulkhead"
 )
@@ -30,12 +29,11 @@ func (e *Engine) lookForRequests(ctx context.Context, force bool) error {
 	}
 	// Also when the store is not what it should be: that somebody cancels the run
 	// may still come through.
-	if e.opts.Remote != nil {
-		if err := e.fetchAsked(ctx); err != nil {
-			return err
-		}
+	runs, err := e.asked(ctx)
+	if err != nil {
+		return err
 	}
-	for _, r := range slices.Clone(e.runs) {
+	for _, r := range runs {
 		requests, err := e.opts.Store.Requests(ctx, r.ID)
 		if err != nil {
 			return fmt.Errorf("read requests: %w", err)

@@ -58,29 +58,39 @@ func (e *Engine) Look(ctx context.Context) error {
 	return e.do(ctx, func() error { return e.lookForRequests(loop, true) })
 }
 
-// fetchAsked takes up runs of which something is asked and which the engine does
-// not have, because they are finished or because another process had them.
-func (e *Engine) fetchAsked(ctx context.Context) error {
-	asked, err := e.opts.Store.Requested(ctx)
+// asked returns the runs of which something is asked, oldest first. It takes up
+// those that the engine does not have, because they are finished or because another
+// process had them. A server has many runs that wait: it does not look at each.
+func (e *Engine) asked(ctx context.Context) ([]*run, error) {
+	if e.opts.Remote == nil {
+		return slices.Clone(e.runs), nil
+	}
+	ids, err := e.opts.Store.Requested(ctx)
 	if err != nil {
-		return fmt.Errorf("read requests: %w", err)
+		return nil, fmt.Errorf("read requests: %w", err)
 	}
-	for _, id := range asked {
-		if e.byID[id] != nil {
-			continue
+	var list []*run
+	for _, id := range ids {
+		if err := e.fetch(ctx, id); err != nil {
+			return nil, fmt.Errorf("take up run %d: %w", id, err)
 		}
-		r, err := e.opts.Remote.Fetch(ctx, id)
-		if err != nil {
-			return fmt.Errorf("take up run %d: %w", id, err)
-		}
-		if r == nil {
-			continue
-		}
-		if err := e.Adopt(ctx, r); err != nil {
-			return err
+		if r := e.byID[id]; r != nil {
+			list = append(list, r)
 		}
 	}
-	return nil
+	return list, nil
+}
+
+// fetch takes up a run, unless the engine has it or another process owns it.
+func (e *Engine) fetch(ctx context.Context, id bulkhead.RunID) error {
+	if e.byID[id] != nil {
+		return nil
+	}
+	r, err := e.opts.Remote.Fetch(ctx, id)
+	if err != nil || r == nil {
+		return err
+	}
+	return e.Adopt(ctx, r)
 }
 
 // insert adds a run; the oldest come first.
