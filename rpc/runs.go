@@ -53,6 +53,9 @@ func cleanOwner(owner string) string {
 // GetRun implements RunServiceHandler.
 func (s *Server) GetRun(ctx context.Context, req *bulkheadv1.GetRunRequest) (*bulkheadv1.GetRunResponse, error) {
 	r, err := s.run(ctx, req.GetRun())
+	if err == nil {
+		err = s.may(ctx, VerbGet, r.Spec.Class)
+	}
 	if err != nil {
 		return nil, err
 	}

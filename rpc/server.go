@@ -106,6 +106,8 @@ type Options struct {
 	Files   Files
 	// Auth says who makes a call.
 	Auth Authenticator
+	// Authorizer says what they may do. Default: everything.
+	Authorizer Authorizer
 	// Agents is served, too; nil: there are no agents.
 	Agents bulkheadv1connect.AgentServiceHandler
 	// Metrics counts calls. Default: nobody counts.
