@@ -16,7 +16,10 @@ const (
 	CodeUsage    = "usage"     // the user's input is wrong; nothing was changed
 	CodeNotFound = "not_found" // no such run, item or output
 	CodeConflict = "conflict"  // it exists, but its state does not allow this
-	CodeInternal = "internal"
+	CodeDenied   = "denied"    // whoever asks may not do that, or is not known
+	// CodeUnavailable: it cannot be said now; the same may succeed in a while.
+	CodeUnavailable = "unavailable"
+	CodeInternal    = "internal"
 )
 
 func (e *Error) Error() string {

@@ -201,8 +201,8 @@ func (s *served) startAgents() (*simulation, error) {
 		return nil, err
 	}
 	token := filepath.Join(s.state, "agent.token")
-	tokens := rpc.Tokens{User: strings.TrimSpace(string(user))}
-	if err := os.WriteFile(token, []byte(tokens.Agent(benchClass)), 0o600); err != nil {
+	tokens := rpc.Tokens{Secret: strings.TrimSpace(string(user))}
+	if err := os.WriteFile(token, []byte(tokens.OfClass(benchClass)), 0o600); err != nil {
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())

@@ -61,7 +61,7 @@ func TestPodsFollowDemandAndNothingElseIsMade(t *testing.T) {
 		}
 	}
 
-	want := map[string]int{"scriptclasses.bulkhead.dev": 1, "secrets": 1, "networkpolicies": 1, "pods": 5}
+	want := map[string]int{"scriptclasses.bulkhead.dev": 1, "configmaps": 1, "networkpolicies": 1, "pods": 5}
 	got := lab.Counts{Objects: c.Objects(t)}.Since(lab.Counts{Objects: before}).Objects
 	delete(got, "events") // of the scheduler: one for each pod
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -477,38 +477,29 @@ func TestClassesAreKnownWhileTheAPIServerIsAway(t *testing.T) {
 	c.Eventually(t, "it is over", func(context.Context) bool { return s.reason(ns+"/wiki") == "" })
 }
 
-func TestASecretIsTheClassesOwn(t *testing.T) {
+func TestAConfigMapIsTheClassesOwn(t *testing.T) {
 	c := start(t)
 	ns := c.namespace(t)
 	s := newServer()
 	run(t, s, options(c.Config(), ns))
 	c.create(t, class(ns, "wiki", 1))
-	var secret corev1.Secret
+	var config corev1.ConfigMap
 	isThere := func(ctx context.Context) bool {
-		return c.api.Get(ctx, types.NamespacedName{Namespace: ns, Name: "bulkhead-wiki"}, &secret) == nil
+		return c.api.Get(ctx, types.NamespacedName{Namespace: ns, Name: "bulkhead-wiki"}, &config) == nil
 	}
 	c.Eventually(t, "it is there", isThere)
-	if string(secret.Data["token"]) != "token of "+ns+"/wiki" || string(secret.Data["ca.crt"]) != "CA" || secret.OwnerReferences[0].Kind != "ScriptClass" {
-		t.Errorf("it is %+v", secret)
+	if config.Data["ca.crt"] != "CA" || config.OwnerReferences[0].Kind != "ScriptClass" {
+		t.Errorf("it is %+v", config)
 	}
-
-	// A pod that waits on its node: for this Secret, if somebody has deleted it.
-	if err := c.api.Delete(t.Context(), &secret); err != nil {
-		t.Fatal(err)
-	}
-	s.want(t, ns+"/wiki", asIs, 1)
-	c.become(t, ns, "wiki-0-0")
-	err := c.Client().CoreV1().Pods(ns).Bind(t.Context(), &corev1.Binding{
-		ObjectMeta: metav1.ObjectMeta{Name: "wiki-0-0"}, Target: corev1.ObjectReference{Kind: "Node", Name: "nowhere"},
-	}, metav1.CreateOptions{})
-	if err != nil {
+	if err := c.api.Delete(t.Context(), &config); err != nil {
 		t.Fatal(err)
 	}
 	c.Eventually(t, "it is there again", isThere)
-	zero := int64(0) // nobody else would say that it has ended
-	if err := c.Client().CoreV1().Pods(ns).Delete(t.Context(), "wiki-0-0", metav1.DeleteOptions{GracePeriodSeconds: &zero}); err != nil {
+	config.Data["ca.crt"] = "another"
+	if err := c.api.Update(t.Context(), &config); err != nil {
 		t.Fatal(err)
 	}
+	c.Eventually(t, "it is as it was", func(ctx context.Context) bool { return isThere(ctx) && config.Data["ca.crt"] == "CA" })
 }
 
 func TestANameThatSomebodyElseHasIsLeftToHim(t *testing.T) {
@@ -539,22 +530,22 @@ func TestWhatSomebodyElseHasMadeIsNotTaken(t *testing.T) {
 	s := newServer()
 	run(t, s, options(c.Config(), ns))
 	his := metav1.ObjectMeta{Namespace: ns, Name: "bulkhead-wiki"}
-	secret := &corev1.Secret{ObjectMeta: his, Data: map[string][]byte{"password": []byte("his")}}
-	c.create(t, secret)
+	config := &corev1.ConfigMap{ObjectMeta: his, Data: map[string]string{"settings": "his"}}
+	c.create(t, config)
 	c.create(t, class(ns, "wiki", 1))
 	wiki := ns + "/wiki"
 	s.want(t, wiki, asIs, 1)
-	c.Eventually(t, "the runs are told about the Secret", func(context.Context) bool {
-		return strings.Contains(s.reason(wiki), "there is another Secret bulkhead-wiki, which is not of this class")
+	c.Eventually(t, "the runs are told about the ConfigMap", func(context.Context) bool {
+		return strings.Contains(s.reason(wiki), "there is another ConfigMap bulkhead-wiki, which is not of this class")
 	})
 	policy := &networkingv1.NetworkPolicy{ObjectMeta: his, Spec: networkingv1.NetworkPolicySpec{
 		PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": "his"}}}}
 	c.create(t, policy)
-	before := []client.Object{secret.DeepCopy(), policy.DeepCopy()}
-	if err := c.api.Get(t.Context(), client.ObjectKeyFromObject(secret), secret); err != nil {
+	before := []client.Object{config.DeepCopy(), policy.DeepCopy()}
+	if err := c.api.Get(t.Context(), client.ObjectKeyFromObject(config), config); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.api.Delete(t.Context(), secret); err != nil {
+	if err := c.api.Delete(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}
 	c.Eventually(t, "the runs are told about the policy", func(context.Context) bool {
@@ -563,7 +554,7 @@ func TestWhatSomebodyElseHasMadeIsNotTaken(t *testing.T) {
 	if err := c.api.Get(t.Context(), client.ObjectKeyFromObject(policy), policy); err != nil {
 		t.Fatal(err)
 	}
-	for i, now := range []client.Object{secret, policy} {
+	for i, now := range []client.Object{config, policy} {
 		if now.GetResourceVersion() != before[i].GetResourceVersion() {
 			t.Errorf("it was changed: %+v", now)
 		}

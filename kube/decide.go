@@ -84,7 +84,7 @@ type decision struct {
 	unmet   int             // pods that are wanted and may not be made: max
 	shapes  int             // shapes that wait for others to have no pods
 	missing int             // pods that are wanted and were not made for trouble
-	bare    bool            // the class has no Secret yet, or no policy
+	bare    bool            // the class has no ConfigMap yet, or no policy
 	again   time.Duration   // when time alone may change the answer; 0: never
 }
 

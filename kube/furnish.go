@@ -5,10 +5,9 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/url"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -28,97 +27,92 @@ import (
 // fieldManager is the name under which the controller owns fields.
 const fieldManager = "bulkhead"
 
-// refurnishAfter is how old the knowledge may be that a class's Secret is there,
-// when pods are to be made. Secrets are not watched.
-const refurnishAfter = 10 * time.Minute
-
 // watchLag is how long a watch may take to show what was just written.
 const watchLag = 5 * time.Second
 
-// furnishing is what a class's Secret and policy were last made as.
+// furnishing is what a class's ConfigMap and policy were last made as.
 type furnishing struct {
 	content [sha256.Size]byte
 	at      time.Time
-	policy  types.UID // of the policy, as answered; "": there is to be none
+	config  types.UID // of the ConfigMap, as answered
+	policy  types.UID // of the policy; "": there is to be none
 	version int64     // its generation
 }
 
 // ownedName is the name of what a class has one of.
 func ownedName(class string) string { return "bulkhead-" + class }
 
-// furnish sees to it that the class has its Secret and its policy. It asks the
+// furnish sees to it that the class has its ConfigMap and its policy. It asks the
 // API server only if either may be missing or other than it should be.
-func (c *Controller) furnish(ctx context.Context, class *v1alpha1.ScriptClass, m *memory, now time.Time, forPods bool) error {
-	secret := c.options.secret(class)
+func (c *Controller) furnish(ctx context.Context, class *v1alpha1.ScriptClass, m *memory, now time.Time) error {
+	config := c.options.config(class)
 	policy := c.options.policy(class)
-	text, err := json.Marshal([]any{secret, policy, class.Spec.NetworkPolicy.Existing, class.Spec.Template.Labels})
+	text, err := json.Marshal([]any{config, policy, class.Spec.NetworkPolicy.Existing, class.Spec.Template.Labels})
 	if err != nil {
 		return fmt.Errorf("hash the class: %w", err)
 	}
 	content := sha256.Sum256(text)
-	there, err := c.policyThere(ctx, class)
+	there, err := c.there(ctx, class)
 	if err != nil {
 		return err
 	}
-	same := m.furnished.content == content &&
-		(m.furnished.policy == there.UID && m.furnished.version == there.Generation || now.Sub(m.furnished.at) < watchLag)
-	if same && (!forPods || now.Sub(m.furnished.at) < refurnishAfter) {
+	seen := m.furnished.policy == there.policy.UID && m.furnished.version == there.policy.Generation &&
+		m.furnished.config == there.config.UID && maps.Equal(config.Data, there.config.Data)
+	if m.furnished.content == content && (seen || now.Sub(m.furnished.at) < watchLag) {
 		return nil
 	}
+	own := there.config.UID != "" || m.furnished.config != "" && now.Sub(m.furnished.at) < watchLag
 	m.furnished = furnishing{}
 	if err := c.checkExisting(ctx, class); err != nil {
 		return err
 	}
-	if err := c.apply(ctx, secret, true); err != nil {
-		return notMade("Secret", secret.Name, err)
+	// Of what is not seen, and so has no label of ours, nothing is taken. To apply
+	// would add to somebody's ConfigMap, whose fields need not be the same.
+	if own {
+		err = c.apply(ctx, config, true)
+	} else {
+		err = c.client.Create(ctx, config, client.FieldOwner(fieldManager))
 	}
-	done := furnishing{content: content, at: now}
+	if err != nil {
+		return notMade("ConfigMap", config.Name, err)
+	}
+	done := furnishing{content: content, at: now, config: config.UID}
 	switch {
 	case policy != nil:
-		// Of one that is not seen, and so has no label of ours, nothing is taken.
-		if err := c.apply(ctx, policy, there.UID != ""); err != nil {
+		if err := c.apply(ctx, policy, there.policy.UID != ""); err != nil {
 			return notMade("NetworkPolicy", policy.Name, err)
 		}
 		done.policy, done.version = policy.UID, policy.Generation
-	case there.UID != "":
-		own := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: class.Namespace, Name: there.Name}}
+	case there.policy.UID != "":
+		own := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: class.Namespace, Name: there.policy.Name}}
 		err := c.client.Delete(ctx, own, client.DisableReadYourWritesConsistency)
 		if client.IgnoreNotFound(err) != nil {
-			return fmt.Errorf("delete NetworkPolicy %s: %w", there.Name, err)
+			return fmt.Errorf("delete NetworkPolicy %s: %w", there.policy.Name, err)
 		}
 	}
 	m.furnished = done
 	return nil
 }
 
-// mountPatience is how long a pod may wait on its node for its first container
-// before it is thought that somebody has removed the class's Secret.
-const mountPatience = 10 * time.Second
-
-// misses says that a pod may wait for a Secret that is not there any more, for
-// which nobody has looked since the pod was made; wait is when that may become so.
-func misses(p *corev1.Pod, furnished, now time.Time) (is bool, wait time.Duration) {
-	begun := slices.ContainsFunc(slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses), func(s corev1.ContainerStatus) bool {
-		return s.State.Waiting == nil || s.RestartCount > 0 || !slices.Contains(waits, s.State.Waiting.Reason)
-	})
-	made := p.CreationTimestamp.Add(time.Second) // times are whole seconds
-	if begun || p.Status.Phase != corev1.PodPending || p.Spec.NodeName == "" || p.DeletionTimestamp != nil || made.Before(furnished) {
-		return false, 0
-	}
-	wait = mountPatience - now.Sub(made)
-	return wait <= 0, max(wait, 0)
+// furniture is what the cluster has of what a class has one of, as watched.
+type furniture struct {
+	config corev1.ConfigMap
+	policy networkingv1.NetworkPolicy
 }
 
-// policyThere is what the cluster has of the class's own policy, as watched.
-func (c *Controller) policyThere(ctx context.Context, class *v1alpha1.ScriptClass) (metav1.ObjectMeta, error) {
-	var p networkingv1.NetworkPolicy
-	err := c.client.Get(ctx, types.NamespacedName{Namespace: class.Namespace, Name: ownedName(class.Name)}, &p)
-	return p.ObjectMeta, client.IgnoreNotFound(err)
+func (c *Controller) there(ctx context.Context, class *v1alpha1.ScriptClass) (f furniture, err error) {
+	name := types.NamespacedName{Namespace: class.Namespace, Name: ownedName(class.Name)}
+	for _, o := range []client.Object{&f.config, &f.policy} {
+		if err := c.client.Get(ctx, name, o); client.IgnoreNotFound(err) != nil {
+			return f, fmt.Errorf("read what the class has: %w", err)
+		}
+	}
+	return f, nil
 }
 
 // notMade says why something of a class was not made: it may be somebody else's.
 func notMade(kind, name string, err error) error {
-	if apierrors.IsConflict(err) || apierrors.IsInvalid(err) && strings.Contains(err.Error(), "immutable") {
+	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("there is another %s %s, which is not of this class: %w", kind, name, err)
 	}
 	return fmt.Errorf("make %s %s: %w", kind, name, err)
@@ -177,19 +171,13 @@ func (c *Controller) checkExisting(ctx context.Context, class *v1alpha1.ScriptCl
 	return nil
 }
 
-// secretType sets the Secrets of classes apart. A type never changes, so the API
-// server itself refuses to make one of them of a Secret that somebody else has made.
-const secretType corev1.SecretType = "bulkhead.dev/worker" //nolint:gosec // a kind of Secret, and no secret
-
-// secret is what the workers of a class need to talk to the server.
-func (o *Options) secret(class *v1alpha1.ScriptClass) *corev1.Secret {
-	access := o.Access(class.Namespace + "/" + class.Name)
-	return &corev1.Secret{
-		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
+// config is what the workers of a class need to trust the server.
+func (o *Options) config(class *v1alpha1.ScriptClass) *corev1.ConfigMap {
+	return &corev1.ConfigMap{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: class.Namespace, Name: ownedName(class.Name), Labels: ownLabels(class, nil),
 			OwnerReferences: []metav1.OwnerReference{owner(class)}},
-		Type: secretType,
-		Data: map[string][]byte{tokenKey: access.Token, caKey: access.CA},
+		Data: map[string]string{caKey: string(o.CA())},
 	}
 }
 

@@ -62,16 +62,34 @@ func established(crd *unstructured.Unstructured) bool {
 
 // Rules are all that the controller may do, in the namespaces of its classes.
 //
-// It writes Secrets and reads none: to watch them would mean to be allowed to
-// read everybody's. Bound by a Role in one namespace instead of a ClusterRole
+// Nothing of it is about Secrets. Bound by a Role in one namespace instead of a ClusterRole
 // they are enough for Options.Namespace.
 func Rules() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{
 		{APIGroups: []string{"bulkhead.dev"}, Resources: []string{"scriptclasses"}, Verbs: []string{"list", "watch"}},
 		{APIGroups: []string{"bulkhead.dev"}, Resources: []string{"scriptclasses/status"}, Verbs: []string{"patch"}},
 		{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"list", "watch", "create", "delete"}},
-		{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"create", "patch"}},
+		{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"list", "watch", "create", "patch"}},
 		{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"networkpolicies"},
 			Verbs: []string{"get", "list", "watch", "create", "patch", "delete"}},
+	}
+}
+
+// ReviewRules are what the server may do to ask who its users are, and what they
+// may. Besides, it reads ConfigMap extension-apiserver-authentication of kube-system,
+// for which Kubernetes has the Role extension-apiserver-authentication-reader.
+func ReviewRules() []rbacv1.PolicyRule {
+	return []rbacv1.PolicyRule{
+		{APIGroups: []string{"authentication.k8s.io"}, Resources: []string{"tokenreviews"}, Verbs: []string{"create"}},
+		{APIGroups: []string{"authorization.k8s.io"}, Resources: []string{"subjectaccessreviews"}, Verbs: []string{"create"}},
+	}
+}
+
+// OwnRules are what the server may do in its own namespace.
+func OwnRules() []rbacv1.PolicyRule {
+	return []rbacv1.PolicyRule{
+		// To apply is to patch, and to create what is not there: which RBAC cannot bind to a name.
+		{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"create"}},
+		{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{TrustName}, Verbs: []string{"patch"}},
 	}
 }

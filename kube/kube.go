@@ -7,7 +7,7 @@
 //
 //	snapshot (class, pods, agents, demand) → decide (pure, decide.go) → apply
 //
-// What is made for a class is one Secret, one NetworkPolicy or none, and its
+// What is made for a class is one ConfigMap, one NetworkPolicy or none, and its
 // pods; nothing is made for a run or an item, and no Event is written. Names of
 // pods are NAME-SHAPE-ORDINAL, so that the API server refuses one that is there
 // already. All of it is owned by the class: who deletes the class deletes
@@ -21,6 +21,9 @@
 // what it runs, and ends. A pod that has ended is deleted at once.
 //
 // While the API server is away, workers work on, and classes are still known.
+//
+// Who somebody is, and what he may do, the cluster says, too: reviews.go asks it for
+// users, worker.go for the pods that the controller has made.
 package kube
 
 import (
@@ -76,12 +79,6 @@ type AgentStatus struct {
 	Leaving   bool      // it takes no more items
 }
 
-// Access is what a worker needs to talk to the server.
-type Access struct {
-	Token []byte // for the agents of one class
-	CA    []byte // certificates that the server's is signed by, PEM
-}
-
 // Options of New. Those without a default must be set.
 type Options struct {
 	// Config is how to reach the API server.
@@ -94,8 +91,9 @@ type Options struct {
 	Image string
 	// ImagePullPolicy of Image. Default: that of Kubernetes.
 	ImagePullPolicy corev1.PullPolicy
-	// Access gives the secrets of a class. It is asked again and again.
-	Access func(class string) Access
+	// CA gives the certificates that may have signed the server's, PEM. It is asked
+	// again and again.
+	CA func() []byte
 	// ServerEgress are the rules that let workers reach the server where a class
 	// says what they may reach. Default: TCP to the port of Server, anywhere.
 	ServerEgress []networkingv1.NetworkPolicyEgressRule
@@ -112,8 +110,8 @@ type Options struct {
 func (o *Options) complete() error {
 	server, err := url.Parse(o.Server)
 	switch {
-	case o.Config == nil || o.Image == "" || o.Access == nil:
-		return errors.New("kube: Config, Image and Access must be set")
+	case o.Config == nil || o.Image == "" || o.CA == nil:
+		return errors.New("kube: Config, Image and CA must be set")
 	case err != nil || server.Host == "":
 		return &bulkhead.Error{Code: bulkhead.CodeUsage, Message: fmt.Sprintf("the server's URL %q names no host", o.Server),
 			Hint: "write the URL by which pods reach it, for example https://bulkhead.bulkhead.svc:8443"}
@@ -143,6 +141,7 @@ type Controller struct {
 	began   time.Time     // set by Run
 
 	mu       sync.Mutex
+	cached   client.Reader // what is watched; nil: nothing yet
 	classes  map[string]known
 	memories map[types.NamespacedName]*memory
 	ended    map[types.NamespacedName][]string // agents by class, see noteEnd
@@ -249,6 +248,9 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 	c.began = time.Now()
 	c.client, c.reader = m.GetClient(), m.GetAPIReader()
+	c.mu.Lock()
+	c.cached = m.GetCache()
+	c.mu.Unlock()
 	if err := m.Start(ctx); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("run the controller: %w", err)
 	}

@@ -201,9 +201,7 @@ func options(config *rest.Config, ns string) kube.Options {
 	config.Impersonate.UserName = "system:serviceaccount:" + ns + ":bulkhead"
 	return kube.Options{
 		Config: config, Namespace: ns, Server: "https://bulkhead.bulkhead.svc:8443", Image: lab.BulkheadImage,
-		Access: func(class string) kube.Access {
-			return kube.Access{Token: []byte("token of " + class), CA: []byte("CA")}
-		},
+		CA:            func() []byte { return []byte("CA") },
 		PodsPerSecond: 50, PodsBurst: 50,
 	}
 }

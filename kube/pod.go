@@ -40,6 +40,7 @@ const (
 	spoolVolume     = "bulkhead-spool"
 	tmpVolume       = "bulkhead-tmp"
 	accessDir       = "/bulkhead-access"
+	tokenSeconds    = 3600 // that a worker's token is good for; the kubelet gets a new one in time
 	binDir          = "/bulkhead-bin"
 	spoolDir        = "/bulkhead-spool"
 	tokenKey        = "token"
@@ -285,16 +286,27 @@ func workerVolumes(class *v1alpha1.ScriptClass) []corev1.Volume {
 		return corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: &limit}}}
 	}
 	t := &class.Spec.Template
-	mode := int32(0o444) // whoever the image runs as
-	volumes := []corev1.Volume{
-		empty(binVolume, nil, "256Mi"),
-		{Name: accessVolume, VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: ownedName(class.Name), DefaultMode: &mode}}},
-		empty(spoolVolume, t.Spool, "1Gi"),
-	}
+	volumes := []corev1.Volume{empty(binVolume, nil, "256Mi"), access(class), empty(spoolVolume, t.Spool, "1Gi")}
 	if !ownTmp(class) {
 		volumes = append(volumes, empty(tmpVolume, t.Tmp, "1Gi"))
 	}
 	return volumes
+}
+
+// access is what a worker needs to talk to the server: a token that says which pod
+// it is, that is for Bulkhead alone and ends with the pod, and whom to trust.
+func access(class *v1alpha1.ScriptClass) corev1.Volume {
+	mode, seconds := int32(0o444), int64(tokenSeconds) // whoever the image runs as
+	return corev1.Volume{Name: accessVolume, VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+		DefaultMode: &mode,
+		Sources: []corev1.VolumeProjection{
+			{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Audience: Audience, ExpirationSeconds: &seconds, Path: tokenKey}},
+			{ConfigMap: &corev1.ConfigMapProjection{
+				LocalObjectReference: corev1.LocalObjectReference{Name: ownedName(class.Name)},
+				Items:                []corev1.KeyToPath{{Key: caKey, Path: caKey}},
+			}},
+		},
+	}}}
 }
 
 // podSecurity is the restricted Pod Security profile, but for what the class says

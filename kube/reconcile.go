@@ -207,11 +207,6 @@ func (c *Controller) snapshot(ctx context.Context, class *v1alpha1.ScriptClass, 
 	for i := range pods {
 		p := &pods[i]
 		w, later := workerOf(p, agents, c.began, now)
-		if hungry, wait := misses(p, m.furnished.at, now); hungry {
-			m.furnished = furnishing{}
-		} else if wait > 0 && (later == 0 || wait < later) {
-			later = wait
-		}
 		if later > 0 && (again == 0 || later < again) {
 			again = later
 		}
@@ -325,7 +320,7 @@ func (c *Controller) start(ctx context.Context, class *v1alpha1.ScriptClass, m *
 	if wait := m.backoff.until.Sub(s.now); m.backoff.trouble != (trouble{}) && wait > 0 && len(d.create) == 0 {
 		return
 	}
-	if err := c.furnish(ctx, class, m, s.now, len(d.create) > 0); err != nil {
+	if err := c.furnish(ctx, class, m, s.now); err != nil {
 		d.missing += len(d.create)
 		d.create = nil
 		d.refused(ctx, &m.backoff, err, 0, s.now)

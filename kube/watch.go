@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"time"
 
@@ -66,7 +67,7 @@ func newMapper(*rest.Config, *http.Client) (meta.RESTMapper, error) {
 	for _, kind := range []schema.GroupVersionKind{
 		v1alpha1.GroupVersion.WithKind("ScriptClass"),
 		corev1.SchemeGroupVersion.WithKind("Pod"),
-		corev1.SchemeGroupVersion.WithKind("Secret"),
+		corev1.SchemeGroupVersion.WithKind("ConfigMap"),
 		networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"),
 	} {
 		mapper.Add(kind, meta.RESTScopeNamespace)
@@ -76,8 +77,7 @@ func newMapper(*rest.Config, *http.Client) (meta.RESTMapper, error) {
 	return mapper, nil
 }
 
-// manager wires cache, client and reconciler. Only what is Bulkhead's is
-// watched, and Secrets are not: who may watch them may read all of them.
+// manager wires cache, client and reconciler. Only what is Bulkhead's is watched.
 func (c *Controller) manager() (manager.Manager, error) {
 	scheme, err := newScheme()
 	if err != nil {
@@ -103,6 +103,7 @@ func (c *Controller) manager() (manager.Manager, error) {
 			ByObject: map[client.Object]cache.ByObject{
 				&corev1.Pod{}:                 {Label: labels.NewSelector().Add(*ours), Transform: slim, UnsafeDisableDeepCopy: &yes},
 				&networkingv1.NetworkPolicy{}: {Label: labels.NewSelector().Add(*ours), Transform: slim},
+				&corev1.ConfigMap{}:           {Label: labels.NewSelector().Add(*ours)},
 			},
 		},
 	}
@@ -137,7 +138,8 @@ func (c *Controller) watch(m manager.Manager) error {
 	for _, s := range []source.Source{
 		source.Kind(m.GetCache(), &v1alpha1.ScriptClass{}, c.classEvents()),
 		source.Kind(m.GetCache(), &corev1.Pod{}, c.podEvents()),
-		source.Kind(m.GetCache(), &networkingv1.NetworkPolicy{}, c.policyEvents()),
+		source.Kind(m.GetCache(), &networkingv1.NetworkPolicy{}, changed(func(a, b *networkingv1.NetworkPolicy) bool { return a.Generation == b.Generation })),
+		source.Kind(m.GetCache(), &corev1.ConfigMap{}, changed(func(a, b *corev1.ConfigMap) bool { return maps.Equal(a.Data, b.Data) })),
 		source.Func(c.watchWork),
 	} {
 		if err := ctl.Watch(s); err != nil {
@@ -242,16 +244,16 @@ func (c *Controller) podEvents() handler.TypedEventHandler[*corev1.Pod, reconcil
 	}
 }
 
-func (c *Controller) policyEvents() handler.TypedEventHandler[*networkingv1.NetworkPolicy, reconcile.Request] {
-	return handler.TypedFuncs[*networkingv1.NetworkPolicy, reconcile.Request]{
-		UpdateFunc: func(_ context.Context, e event.TypedUpdateEvent[*networkingv1.NetworkPolicy], q queue) {
-			if e.ObjectOld.Generation != e.ObjectNew.Generation {
+// changed lets the class be looked at when something that it has one of was
+// changed or deleted.
+func changed[T client.Object](same func(a, b T) bool) handler.TypedEventHandler[T, reconcile.Request] {
+	return handler.TypedFuncs[T, reconcile.Request]{
+		UpdateFunc: func(_ context.Context, e event.TypedUpdateEvent[T], q queue) {
+			if !same(e.ObjectOld, e.ObjectNew) {
 				q.Add(classOf(e.ObjectNew))
 			}
 		},
-		DeleteFunc: func(_ context.Context, e event.TypedDeleteEvent[*networkingv1.NetworkPolicy], q queue) {
-			q.Add(classOf(e.Object))
-		},
+		DeleteFunc: func(_ context.Context, e event.TypedDeleteEvent[T], q queue) { q.Add(classOf(e.Object)) },
 	}
 }
 

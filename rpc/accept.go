@@ -37,9 +37,12 @@ func (s *Server) CreateRun(ctx context.Context, req *bulkheadv1.CreateRunRequest
 		return nil, err
 	}
 	if r == nil {
-		if r, err = s.newRun(ctx, req); err != nil {
-			return nil, err
-		}
+		r, err = s.newRun(ctx, req)
+	} else {
+		err = own(ctx, r)
+	}
+	if err != nil {
+		return nil, err
 	}
 	items := each(req.GetItems(), ItemOf)
 	if err := checkItems(&r.Spec, items, req.GetAccept(), req.GetHash()); err != nil {
@@ -122,6 +125,9 @@ func (s *Server) newRun(ctx context.Context, req *bulkheadv1.CreateRunRequest) (
 	}
 	spec, err := SpecOf(req.GetSpec())
 	if err != nil {
+		return nil, err
+	}
+	if err := s.may(ctx, VerbCreate, spec.Class); err != nil {
 		return nil, err
 	}
 	spec.Owner = ownerOf(ctx, spec.Owner)
@@ -319,11 +325,14 @@ func (s *Server) add(ctx context.Context, r *bulkhead.Run) error {
 
 // AppendItems implements RunServiceHandler.
 func (s *Server) AppendItems(ctx context.Context, req *bulkheadv1.AppendItemsRequest) (*bulkheadv1.AppendItemsResponse, error) {
-	r, unlock, err := s.locked(ctx, req.GetRun())
+	r, unlock, err := s.locked(ctx, req.GetRun(), VerbCreate)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
+	if err := own(ctx, r); err != nil {
+		return nil, err
+	}
 	if r.State != bulkhead.RunAccepting || r.Spec.Single() {
 		return nil, &bulkhead.Error{Code: bulkhead.CodeConflict, Message: fmt.Sprintf("run %d takes no more items", r.ID)}
 	}
@@ -343,19 +352,30 @@ func (s *Server) AcceptRun(ctx context.Context, req *bulkheadv1.AcceptRunRequest
 	if err := checkHash(req.GetHash()); err != nil {
 		return nil, err
 	}
-	r, unlock, err := s.locked(ctx, req.GetRun())
+	r, unlock, err := s.locked(ctx, req.GetRun(), VerbCreate)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
+	if err := own(ctx, r); err != nil {
+		return nil, err
+	}
 	if r, err = s.accept(context.WithoutCancel(ctx), r, req.GetTotal(), req.GetHash()); err != nil {
 		return nil, err
 	}
 	return &bulkheadv1.AcceptRunResponse{Run: RunMessage(r)}, nil
 }
 
-// locked is a run that nobody else changes until it is unlocked.
-func (s *Server) locked(ctx context.Context, id int64) (r *bulkhead.Run, unlock func(), err error) {
+// locked is a run with which the caller may do something, and which nobody else
+// changes until it is unlocked.
+func (s *Server) locked(ctx context.Context, id int64, verb Verb) (r *bulkhead.Run, unlock func(), err error) {
+	if _, err := s.run(ctx, id, verb); err != nil {
+		return nil, nil, err // who may not is not to make others wait
+	}
+	return s.lockedAnyway(ctx, id)
+}
+
+func (s *Server) lockedAnyway(ctx context.Context, id int64) (r *bulkhead.Run, unlock func(), err error) {
 	unlock, err = s.locks.lock(ctx, bulkhead.RunID(id))
 	if err != nil {
 		return nil, nil, err
@@ -399,7 +419,7 @@ func (s *Server) Sweep(ctx context.Context) error {
 }
 
 func (s *Server) sweep(ctx context.Context, id bulkhead.RunID) error {
-	r, unlock, err := s.locked(ctx, int64(id))
+	r, unlock, err := s.lockedAnyway(ctx, int64(id))
 	if bulkhead.CodeOf(err) == bulkhead.CodeNotFound {
 		return nil
 	}

@@ -37,10 +37,7 @@ type Agents struct {
 	// Open opens a file of the server.
 	Open func(sha256 string) (io.ReadCloser, error)
 	// Echo says whether agents of a class repeat output on their own.
-	Echo func(class string) bool
-	// ClassOf is the class that the caller may be an agent of; "": none.
-	ClassOf func(context.Context) string
-
+	Echo      func(class string) bool
 	Wait      time.Duration    // an Exchange waits for a lease so long; default 25 s
 	RenewWait time.Duration    // a Renew waits for news so long; default 10 s
 	Now       func() time.Time // default time.Now
@@ -69,9 +66,8 @@ func (s *Agents) agent(ctx context.Context, m *bulkheadv1.Agent) (bulkhead.Agent
 		return bulkhead.Agent{}, refused(connect.CodeFailedPrecondition, "run an agent of the server's version, or of the one before",
 			"the agent (%s) speaks version %d of the API, the server versions %d to %d", m.GetVersion(), v, oldestAPI, APIVersion)
 	}
-	if class := s.ClassOf(ctx); class == "" || class != m.GetClass() {
-		return bulkhead.Agent{}, refused(connect.CodePermissionDenied, "use the token of that class",
-			"the token does not belong to an agent of class %s", bulkhead.Quote(m.GetClass()))
+	if err := whose(CallerOf(ctx), m); err != nil {
+		return bulkhead.Agent{}, err
 	}
 	if len(m.GetName()) > maxAgentName || !agentName.MatchString(m.GetName()) || m.GetProcess() == 0 || m.GetSlots() < 1 || m.GetSlots() > maxSlots {
 		return bulkhead.Agent{}, refused(connect.CodeInvalidArgument, "", "agent %s, process %d, %d slots: not a name, a number and 1 to %d slots",
@@ -81,6 +77,20 @@ func (s *Agents) agent(ctx context.Context, m *bulkheadv1.Agent) (bulkhead.Agent
 		Name: m.GetName(), Process: m.GetProcess(), Kind: bulkhead.Kind{Class: m.GetClass(), Shape: m.GetShape()},
 		Slots: int(m.GetSlots()), Version: m.GetVersion(),
 	}, nil
+}
+
+// whose checks that a caller is the agent that it says it is.
+func whose(who Caller, m *bulkheadv1.Agent) error {
+	if who.Class == "" || who.Class != m.GetClass() {
+		return refused(connect.CodePermissionDenied, "use the token of that class",
+			"the token does not belong to an agent of class %s", bulkhead.Quote(m.GetClass()))
+	}
+	if who.Worker != "" && (m.GetName() != who.Worker || m.GetShape() != who.Shape) {
+		return refused(connect.CodePermissionDenied, "a worker pod has a token of its own",
+			"the token belongs to worker %s of shape %s, not to %s of shape %s",
+			bulkhead.Quote(who.Worker), bulkhead.Quote(who.Shape), bulkhead.Quote(m.GetName()), bulkhead.Quote(m.GetShape()))
+	}
+	return nil
 }
 
 func refused(code connect.Code, hint, format string, args ...any) error {

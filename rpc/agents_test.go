@@ -61,7 +61,7 @@ func (s *site) accepted(spec bulkhead.Spec, values ...string) *bulkhead.Run {
 
 func TestAnAgentIsRefused(t *testing.T) {
 	s := newSite(t, nil, nil)
-	token := rpc.Tokens{User: userToken}.Agent("a")
+	token := rpc.Tokens{Secret: userToken}.OfClass("a")
 	with := func(change func(*bulkheadv1.Agent)) *bulkheadv1.Agent {
 		a := agentOf("a")
 		change(a)
@@ -76,8 +76,8 @@ func TestAnAgentIsRefused(t *testing.T) {
 	}{
 		"that is older than the server can be":     {token, with(func(a *bulkheadv1.Agent) { a.Api = 0 }), 0, connect.CodeFailedPrecondition, "the agent (test) speaks version 0 of the API, the server versions"},
 		"that is newer than the server":            {token, with(func(a *bulkheadv1.Agent) { a.Api = rpc.APIVersion + 1 }), 0, connect.CodeFailedPrecondition, "speaks version"},
-		"with the token of another class":          {rpc.Tokens{User: userToken}.Agent("b"), agentOf("a"), 0, connect.CodePermissionDenied, `not belong to an agent of class "a"`},
-		"with the token of a user":                 {userToken, agentOf("a"), 0, connect.CodePermissionDenied, "token"},
+		"with the token of another class":          {rpc.Tokens{Secret: userToken}.OfClass("b"), agentOf("a"), 0, connect.CodePermissionDenied, `not belong to an agent of class "a"`},
+		"with the token of a user":                 {userToken, agentOf("a"), 0, connect.CodeUnauthenticated, "not that of an agent"},
 		"with no token that anybody has":           {"x", agentOf("a"), 0, connect.CodeUnauthenticated, "token"},
 		"with a name that could be something else": {token, with(func(a *bulkheadv1.Agent) { a.Name = "a b\x1b[2J" }), 0, connect.CodeInvalidArgument, "not a name"},
 		"without a process":                        {token, with(func(a *bulkheadv1.Agent) { a.Process = 0 }), 0, connect.CodeInvalidArgument, "process 0"},
@@ -98,7 +98,7 @@ func TestALeaseHasAllThatAnAgentMustKnow(t *testing.T) {
 	stdin := "for {wiki}"
 	s.accepted(bulkhead.Spec{Command: []string{"x", "--wiki={wiki}"}, Env: []string{"W={wiki}"}, Stdin: &stdin, Dir: "/srv",
 		Timeout: time.Hour, Grace: 3 * time.Second, MaxOutput: 100, Retries: 1}, "de\xffwiki")
-	res, err := s.agents(rpc.Tokens{User: userToken}.Agent("a")).Exchange(t.Context(), &bulkheadv1.ExchangeRequest{Agent: agentOf("a")})
+	res, err := s.agents(rpc.Tokens{Secret: userToken}.OfClass("a")).Exchange(t.Context(), &bulkheadv1.ExchangeRequest{Agent: agentOf("a")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +116,7 @@ func TestALeaseHasAllThatAnAgentMustKnow(t *testing.T) {
 func TestAResultIsDurableWhenItsExchangeIsAnswered(t *testing.T) {
 	s := newSite(t, nil, nil)
 	r := s.accepted(bulkhead.Spec{Command: []string{"x"}}, "one")
-	agent := s.agents(rpc.Tokens{User: userToken}.Agent("a"))
+	agent := s.agents(rpc.Tokens{Secret: userToken}.OfClass("a"))
 	res, err := agent.Exchange(t.Context(), &bulkheadv1.ExchangeRequest{Agent: agentOf("a")})
 	if err != nil {
 		t.Fatal(err)
@@ -144,7 +144,7 @@ func TestAResultIsDurableWhenItsExchangeIsAnswered(t *testing.T) {
 func TestARenewalTellsWhatIsToEnd(t *testing.T) {
 	s := newSite(t, nil, nil)
 	r := s.accepted(bulkhead.Spec{Command: []string{"x"}}, "one")
-	agent := s.agents(rpc.Tokens{User: userToken}.Agent("a"))
+	agent := s.agents(rpc.Tokens{Secret: userToken}.OfClass("a"))
 	res, err := agent.Exchange(t.Context(), &bulkheadv1.ExchangeRequest{Agent: agentOf("a")})
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,13 @@
 package rpc
 
-import "context"
+import (
+	"context"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"bulkhead.dev/bulkhead"
+)
 
 // Verb is what a caller does with the runs of a class, in the words of Kubernetes'
 // RBAC, where the resource is runs of the group bulkhead.dev.
@@ -17,10 +24,14 @@ const (
 )
 
 // Authorizer says whether a caller may do something with the runs of a class. An
-// error is a refusal that names what is missing and who can give it.
+// error is a refusal (CodeDenied) that names what is missing and who can give it, or
+// says why it cannot be known.
 type Authorizer interface {
 	Authorize(ctx context.Context, who Caller, verb Verb, class string) error
 }
+
+// askAgain is how often a stream is asked again whether its reader may have it.
+const askAgain = time.Minute
 
 // may is the error for a caller who may not do something with the runs of a class.
 // Without an Authorizer every caller may do everything: who has a token is trusted.
@@ -29,4 +40,71 @@ func (s *Server) may(ctx context.Context, verb Verb, class string) error {
 		return nil
 	}
 	return s.opts.Authorizer.Authorize(ctx, CallerOf(ctx), verb, class)
+}
+
+// run is a run with which the caller may do something.
+func (s *Server) run(ctx context.Context, id int64, verb Verb) (*bulkhead.Run, error) {
+	r, err := s.opts.Store.Run(ctx, bulkhead.RunID(id))
+	if err == nil {
+		err = s.may(ctx, verb, r.Spec.Class)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// runFor is run with a context that ends when the caller may not any more: what he
+// reads may go on for days.
+func (s *Server) runFor(ctx context.Context, id int64, verb Verb) (context.Context, context.CancelFunc, *bulkhead.Run, error) {
+	r, err := s.run(ctx, id, verb)
+	if err != nil {
+		return ctx, func() {}, nil, err
+	}
+	if s.opts.Authorizer == nil {
+		return ctx, func() {}, r, nil
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		tick := time.NewTicker(askAgain)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+			if err := s.may(ctx, verb, r.Spec.Class); bulkhead.CodeOf(err) == bulkhead.CodeDenied {
+				cancel(err)
+				return
+			}
+		}
+	}()
+	return ctx, func() { cancel(nil) }, r, nil
+}
+
+// own is the error for a caller who goes on with a run that somebody else has begun
+// to submit.
+func own(ctx context.Context, r *bulkhead.Run) error {
+	who := CallerOf(ctx).Owner
+	if who == "" || cleanOwner(who) == r.Spec.Owner {
+		return nil
+	}
+	return fault(connect.CodePermissionDenied, denied("submit one of your own", "run %d is being submitted by %s", r.ID, r.Spec.Owner))
+}
+
+// someMay is the refusal of a caller who may do something with the runs of no class
+// at all: an empty answer would look as if there was nothing.
+func (s *Server) someMay(ctx context.Context, verb Verb) error {
+	var refusal error
+	for _, class := range s.opts.Classes.Names() {
+		err := s.may(ctx, verb, class)
+		if err == nil {
+			return nil
+		}
+		if refusal == nil {
+			refusal = err
+		}
+	}
+	return refusal
 }

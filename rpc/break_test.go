@@ -140,7 +140,7 @@ func TestAFileOverBreaksArrivesWhole(t *testing.T) {
 	content := bytes.Repeat([]byte("0123456789abcdef"), 400_000)
 	path := t.TempDir() + "/large"
 	write(t, path, string(content))
-	f, err := s.client(p, nil).PutFile(t.Context(), path)
+	f, err := s.client(p, nil).PutFile(t.Context(), "a", path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,8 +16,8 @@ import (
 
 // PutFile makes sure that the server has a local file, and returns what a run
 // names it by; its Path is the file's own name. What the server has already is
-// not sent.
-func (c *Client) PutFile(ctx context.Context, path string) (bulkhead.File, error) {
+// not sent. Class is that of the run which it is for.
+func (c *Client) PutFile(ctx context.Context, class, path string) (bulkhead.File, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return bulkhead.File{}, unreadable(path, err)
@@ -36,14 +36,14 @@ func (c *Client) PutFile(ctx context.Context, path string) (bulkhead.File, error
 		return bulkhead.File{}, unreadable(path, err)
 	}
 	file := bulkhead.File{SHA256: hex.EncodeToString(h.Sum(nil)), Size: size, Path: filepath.Base(path), Executable: info.Mode()&0o111 != 0}
-	return file, c.put(ctx, f, path, file)
+	return file, c.put(ctx, f, class, path, file)
 }
 
 // put sends what the server lacks of a file.
-func (c *Client) put(ctx context.Context, from io.ReaderAt, path string, file bulkhead.File) error {
+func (c *Client) put(ctx context.Context, from io.ReaderAt, class, path string, file bulkhead.File) error {
 	have, complete := int64(0), false
 	err := c.call(ctx, func(ctx context.Context) error {
-		res, err := c.runs.StatFile(ctx, &bulkheadv1.StatFileRequest{Sha256: file.SHA256})
+		res, err := c.runs.StatFile(ctx, &bulkheadv1.StatFileRequest{Sha256: file.SHA256, Class: class})
 		have, complete = res.GetHave(), res.GetComplete()
 		return err
 	})
@@ -63,7 +63,7 @@ func (c *Client) put(ctx context.Context, from io.ReaderAt, path string, file bu
 		if n, err := from.ReadAt(piece, have); n < len(piece) {
 			return unreadable(path, err)
 		}
-		req := &bulkheadv1.PutFileRequest{Sha256: file.SHA256, Size: file.Size, Offset: have, Data: piece}
+		req := &bulkheadv1.PutFileRequest{Sha256: file.SHA256, Size: file.Size, Offset: have, Data: piece, Class: class}
 		err := c.call(ctx, func(ctx context.Context) error {
 			res, err := c.runs.PutFile(ctx, req)
 			have, complete = res.GetHave(), res.GetComplete()

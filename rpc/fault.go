@@ -18,10 +18,12 @@ import (
 
 // codes are what the codes of a bulkhead.Error are on the wire.
 var codes = map[string]connect.Code{
-	bulkhead.CodeUsage:    connect.CodeInvalidArgument,
-	bulkhead.CodeNotFound: connect.CodeNotFound,
-	bulkhead.CodeConflict: connect.CodeFailedPrecondition,
-	bulkhead.CodeInternal: connect.CodeInternal,
+	bulkhead.CodeUsage:       connect.CodeInvalidArgument,
+	bulkhead.CodeNotFound:    connect.CodeNotFound,
+	bulkhead.CodeConflict:    connect.CodeFailedPrecondition,
+	bulkhead.CodeDenied:      connect.CodePermissionDenied,
+	bulkhead.CodeUnavailable: connect.CodeUnavailable,
+	bulkhead.CodeInternal:    connect.CodeInternal,
 }
 
 // Fault makes of an error what a handler returns: the code, message and hint of

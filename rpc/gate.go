@@ -5,8 +5,8 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/subtle"
+	"crypto/x509"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -22,38 +22,79 @@ import (
 type Caller struct {
 	Name  string // for limits and logs
 	Owner string // of the runs that it submits; "": whom the call names
-	Agent bool   // an agent, which may not do what users do, and the other way round
-	Class string // of an agent
+	// User is who the cluster says that it is; nil: whoever has the server's own
+	// token, who may do everything.
+	User *bulkhead.User
+	// Kind is what an agent is a worker of.
+	bulkhead.Kind
+	// Worker is the only name that an agent may have; "": any. With one, its shape is
+	// Kind's, too.
+	Worker string
 }
 
-// Authenticator says whose a token is. Its error is for a token that is nobody's.
+// Credentials are what a caller shows. The handshake has proven that it has the key
+// of its certificate, and nothing else was looked at.
+type Credentials struct {
+	Token        string
+	Certificates []*x509.Certificate // its own first
+}
+
+// Authenticator says who somebody is, as a user or as an agent: what is good for
+// the one is not for the other. An error is a bulkhead.Error, CodeDenied for what is
+// nobody's.
 type Authenticator interface {
-	Authenticate(ctx context.Context, token string) (Caller, error)
+	User(context.Context, Credentials) (Caller, error)
+	Agent(context.Context, Credentials) (Caller, error)
 }
 
 // Tokens are an Authenticator between parts that trust each other: one token for
 // all users, and for the agents of each class one that is derived from it.
-type Tokens struct{ User string }
+type Tokens struct {
+	Secret string // the token of users
+}
 
-var errToken = errors.New("no such token")
-
-// Agent is the token of the agents of a class: its name and, behind the last dot,
+// OfClass is the token of the agents of a class: its name and, behind the last dot,
 // what only who knows the user token could have made.
-func (t Tokens) Agent(class string) string {
-	mac := hmac.New(sha256.New, []byte(t.User))
+func (t Tokens) OfClass(class string) string {
+	mac := hmac.New(sha256.New, []byte(t.Secret))
 	mac.Write([]byte("agent of class " + class)) // a hash never fails
 	return class + "." + hex.EncodeToString(mac.Sum(nil))
 }
 
-// Authenticate implements Authenticator.
-func (t Tokens) Authenticate(_ context.Context, token string) (Caller, error) {
-	if t.User != "" && equal(token, t.User) {
+// User implements Authenticator.
+func (t Tokens) User(_ context.Context, c Credentials) (Caller, error) {
+	if t.Is(c.Token) {
 		return Caller{Name: "user"}, nil
 	}
-	if at := strings.LastIndexByte(token, '.'); at > 0 && t.User != "" && equal(token, t.Agent(token[:at])) {
-		return Caller{Name: "agent of " + token[:at], Agent: true, Class: token[:at]}, nil
+	if _, ok := t.class(c.Token); ok {
+		return Caller{}, denied("agents have one, users have another, which whoever runs the server has", "the token is that of an agent")
 	}
-	return Caller{}, errToken
+	return Caller{}, denied("whoever runs the server has the token; `bulkhead context add` stores it", "the server does not accept the token")
+}
+
+// Is reports whether a token is that of users.
+func (t Tokens) Is(token string) bool { return t.Secret != "" && equal(token, t.Secret) }
+
+// Agent implements Authenticator.
+func (t Tokens) Agent(_ context.Context, c Credentials) (Caller, error) {
+	class, ok := t.class(c.Token)
+	if !ok {
+		return Caller{}, denied("`bulkhead token CLASS` prints it on the server's host", "the token is not that of an agent")
+	}
+	return Caller{Name: "agent of " + class, Kind: bulkhead.Kind{Class: class}}, nil
+}
+
+// class is the class whose agents have a token.
+func (t Tokens) class(token string) (string, bool) {
+	at := strings.LastIndexByte(token, '.')
+	if at <= 0 || t.Secret == "" || !equal(token, t.OfClass(token[:at])) {
+		return "", false
+	}
+	return token[:at], true
+}
+
+func denied(hint, format string, args ...any) error {
+	return &bulkhead.Error{Code: bulkhead.CodeDenied, Message: fmt.Sprintf(format, args...), Hint: hint}
 }
 
 // equal compares in a time that says nothing about where they differ.
@@ -63,6 +104,16 @@ func equal(a, b string) bool {
 }
 
 type callerKey struct{}
+
+type certificatesKey struct{}
+
+// withCertificates lets the gate see what came with the connection.
+func withCertificates(r *http.Request) *http.Request {
+	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+		return r
+	}
+	return r.WithContext(context.WithValue(r.Context(), certificatesKey{}, r.TLS.PeerCertificates))
+}
 
 // CallerOf is who makes the call of a handler's context.
 func CallerOf(ctx context.Context) Caller {
@@ -90,10 +141,7 @@ func newGate(opts *Options) *gate {
 
 // user lets users in; it is connect.RequestGateFunc.
 func (g *gate) user(ctx context.Context, spec connect.Spec, _ connect.Peer, h http.Header) (context.Context, error) {
-	ctx, err := g.known(ctx, h)
-	if err == nil && CallerOf(ctx).Agent {
-		err = refused(connect.CodePermissionDenied, "agents have one, users have another, which whoever runs the server has", "the token is that of an agent")
-	}
+	ctx, err := g.known(ctx, h, g.opts.Auth.User)
 	if err == nil && !g.limiter(CallerOf(ctx).Name).Allow() {
 		err = tooMuch("more than %v calls a second", g.opts.Rate)
 	}
@@ -107,7 +155,7 @@ func (g *gate) user(ctx context.Context, spec connect.Spec, _ connect.Peer, h ht
 // agent lets in whom the handler then asks for its class; it is
 // connect.RequestGateFunc.
 func (g *gate) agent(ctx context.Context, spec connect.Spec, _ connect.Peer, h http.Header) (context.Context, error) {
-	ctx, err := g.known(ctx, h)
+	ctx, err := g.known(ctx, h, g.opts.Auth.Agent)
 	if err != nil {
 		count(g.opts.Metrics, spec, err)
 		return nil, err
@@ -115,18 +163,29 @@ func (g *gate) agent(ctx context.Context, spec connect.Spec, _ connect.Peer, h h
 	return ctx, nil
 }
 
-func (g *gate) known(ctx context.Context, h http.Header) (context.Context, error) {
-	scheme, token, _ := strings.Cut(h.Get("Authorization"), " ")
-	if !strings.EqualFold(scheme, "Bearer") || token == "" {
-		return ctx, refused(connect.CodeUnauthenticated, "give the file that has it: --token-file FILE, here or in `bulkhead context add`; without bulkhead, send the header Authorization: Bearer TOKEN",
-			"the server wants a token")
+func (g *gate) known(ctx context.Context, h http.Header, who func(context.Context, Credentials) (Caller, error)) (context.Context, error) {
+	var c Credentials
+	c.Certificates, _ = ctx.Value(certificatesKey{}).([]*x509.Certificate)
+	if scheme, token, _ := strings.Cut(h.Get("Authorization"), " "); strings.EqualFold(scheme, "Bearer") {
+		c.Token = token
 	}
-	who, err := g.opts.Auth.Authenticate(ctx, token)
+	if c.Token == "" && len(c.Certificates) == 0 {
+		return ctx, unauthenticated(denied("give the file that has it: --token-file FILE, here or in `bulkhead context add`; without bulkhead, send the header Authorization: Bearer TOKEN",
+			"the server wants a token"))
+	}
+	caller, err := who(ctx, c)
 	if err != nil {
-		return ctx, refused(connect.CodeUnauthenticated, "whoever runs the server has the token; `bulkhead context add` stores it",
-			"the server does not accept the token")
+		return ctx, unauthenticated(err)
 	}
-	return context.WithValue(ctx, callerKey{}, who), nil
+	return context.WithValue(ctx, callerKey{}, caller), nil
+}
+
+// unauthenticated is an error of an Authenticator on the wire.
+func unauthenticated(err error) error {
+	if bulkhead.CodeOf(err) == bulkhead.CodeDenied {
+		return fault(connect.CodeUnauthenticated, err)
+	}
+	return Fault(err)
 }
 
 func tooMuch(format string, args ...any) error {

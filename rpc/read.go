@@ -14,7 +14,8 @@ import (
 // ListItems implements RunServiceHandler. The store reads in pages, so that a
 // reader that is slow keeps nobody from it.
 func (s *Server) ListItems(ctx context.Context, req *bulkheadv1.ListItemsRequest, stream *connect.ServerStream[bulkheadv1.ListItemsResponse]) error {
-	r, err := s.run(ctx, req.GetRun())
+	ctx, end, r, err := s.runFor(ctx, req.GetRun(), VerbGet)
+	defer end()
 	if err != nil {
 		return err
 	}
@@ -71,6 +72,11 @@ func (s *Server) ReadOutput(ctx context.Context, req *bulkheadv1.ReadOutputReque
 		return usage(nil, "", "skip %d is less than 0", req.GetSkip())
 	case req.GetTail() < 0 || req.GetTail() > maxTailLines:
 		return usage(nil, "", "tail %d is not between 0 and %d", req.GetTail(), maxTailLines)
+	}
+	ctx, end, _, err := s.runFor(ctx, req.GetRun(), VerbGet)
+	defer end()
+	if err != nil {
+		return err
 	}
 	o := attemptOutput{server: s, run: run, item: req.GetItem(), n: int(req.GetAttempt()), place: outputPlace{bytes: req.GetSkip()}}
 	at, err := o.find(ctx)
@@ -225,7 +231,9 @@ func (s *Server) runOver(ctx context.Context, id bulkhead.RunID) bool {
 // FollowOutput implements RunServiceHandler.
 func (s *Server) FollowOutput(ctx context.Context, req *bulkheadv1.FollowOutputRequest, stream *connect.ServerStream[bulkheadv1.FollowOutputResponse]) error {
 	run := bulkhead.RunID(req.GetRun())
-	if _, err := s.run(ctx, req.GetRun()); err != nil {
+	ctx, end, _, err := s.runFor(ctx, req.GetRun(), VerbGet)
+	defer end()
+	if err != nil {
 		return err
 	}
 	if n := len(req.GetPositions()); n > maxPositions {

@@ -52,18 +52,11 @@ func cleanOwner(owner string) string {
 
 // GetRun implements RunServiceHandler.
 func (s *Server) GetRun(ctx context.Context, req *bulkheadv1.GetRunRequest) (*bulkheadv1.GetRunResponse, error) {
-	r, err := s.run(ctx, req.GetRun())
-	if err == nil {
-		err = s.may(ctx, VerbGet, r.Spec.Class)
-	}
+	r, err := s.run(ctx, req.GetRun(), VerbGet)
 	if err != nil {
 		return nil, err
 	}
 	return &bulkheadv1.GetRunResponse{Run: RunMessage(r)}, nil
-}
-
-func (s *Server) run(ctx context.Context, id int64) (*bulkhead.Run, error) {
-	return s.opts.Store.Run(ctx, bulkhead.RunID(id))
 }
 
 // ListRuns implements RunServiceHandler.
@@ -84,19 +77,31 @@ func (s *Server) ListRuns(ctx context.Context, req *bulkheadv1.ListRunsRequest) 
 			return nil, err
 		}
 		for _, r := range runs {
+			before = r.ID
+			switch err := s.may(ctx, VerbList, r.Spec.Class); bulkhead.CodeOf(err) {
+			case bulkhead.CodeDenied:
+				continue // as if it was not there
+			default:
+				if err != nil {
+					return nil, err
+				}
+			}
 			m := RunMessage(r)
-			res.Runs, bytes, before = append(res.Runs, m), bytes+proto.Size(m), r.ID
+			res.Runs, bytes = append(res.Runs, m), bytes+proto.Size(m)
 		}
 		if res.More = len(runs) == want; !res.More {
 			break
 		}
+	}
+	if len(res.Runs) == 0 {
+		return res, s.someMay(ctx, VerbList)
 	}
 	return res, nil
 }
 
 // ListAttempts implements RunServiceHandler.
 func (s *Server) ListAttempts(ctx context.Context, req *bulkheadv1.ListAttemptsRequest) (*bulkheadv1.ListAttemptsResponse, error) {
-	if _, err := s.run(ctx, req.GetRun()); err != nil {
+	if _, err := s.run(ctx, req.GetRun(), VerbGet); err != nil {
 		return nil, err
 	}
 	attempts, err := s.opts.Store.Attempts(ctx, bulkhead.RunID(req.GetRun()), req.GetItem())
@@ -135,7 +140,7 @@ func (s *Server) LimitRun(ctx context.Context, req *bulkheadv1.LimitRunRequest) 
 	if limit < 1 || limit > bulkhead.MaxLimit {
 		return nil, usage(nil, "bulkhead pause stops a run from starting anything", "limit %d is not between 1 and %d", limit, bulkhead.MaxLimit)
 	}
-	now, err := s.run(ctx, req.GetRun())
+	now, err := s.run(ctx, req.GetRun(), VerbUpdate)
 	if err != nil {
 		return nil, err
 	}
@@ -186,7 +191,7 @@ func (s *Server) checkRetry(ctx context.Context, r *bulkhead.Run, sel bulkhead.S
 
 // ask asks something of a run that allows it, and says how the run stands then.
 func (s *Server) ask(ctx context.Context, id int64, q bulkhead.Request, allowed func(*bulkhead.Run) error) (*bulkheadv1.Run, error) {
-	r, unlock, err := s.locked(ctx, id)
+	r, unlock, err := s.locked(ctx, id, VerbUpdate)
 	if err != nil {
 		return nil, err
 	}
@@ -200,7 +205,7 @@ func (s *Server) ask(ctx context.Context, id int64, q bulkhead.Request, allowed 
 		if err := s.opts.Engine.Ask(context.WithoutCancel(ctx), q); err != nil {
 			return nil, err
 		}
-		if r, err = s.run(ctx, id); err != nil {
+		if r, err = s.opts.Store.Run(ctx, r.ID); err != nil {
 			return nil, err
 		}
 	}
@@ -221,7 +226,7 @@ func unfinished(r *bulkhead.Run) error {
 
 // DeleteRun implements RunServiceHandler.
 func (s *Server) DeleteRun(ctx context.Context, req *bulkheadv1.DeleteRunRequest) (*bulkheadv1.DeleteRunResponse, error) {
-	r, unlock, err := s.locked(ctx, req.GetRun())
+	r, unlock, err := s.locked(ctx, req.GetRun(), VerbDelete)
 	if err != nil {
 		return nil, err
 	}
@@ -242,18 +247,37 @@ func (s *Server) DeleteRun(ctx context.Context, req *bulkheadv1.DeleteRunRequest
 }
 
 // ListClasses implements RunServiceHandler.
-func (s *Server) ListClasses(context.Context, *bulkheadv1.ListClassesRequest) (*bulkheadv1.ListClassesResponse, error) {
-	return &bulkheadv1.ListClassesResponse{Classes: each(s.opts.Classes.Statuses(), ClassMessage)}, nil
+func (s *Server) ListClasses(ctx context.Context, _ *bulkheadv1.ListClassesRequest) (*bulkheadv1.ListClassesResponse, error) {
+	res := &bulkheadv1.ListClassesResponse{}
+	for _, class := range s.opts.Classes.Statuses() {
+		err := s.may(ctx, VerbList, class.Name)
+		if err != nil && bulkhead.CodeOf(err) != bulkhead.CodeDenied {
+			return nil, err
+		}
+		if err == nil {
+			res.Classes = append(res.Classes, ClassMessage(class))
+		}
+	}
+	if len(res.Classes) == 0 {
+		return res, s.someMay(ctx, VerbList)
+	}
+	return res, nil
 }
 
 // StatFile implements RunServiceHandler.
-func (s *Server) StatFile(_ context.Context, req *bulkheadv1.StatFileRequest) (*bulkheadv1.StatFileResponse, error) {
+func (s *Server) StatFile(ctx context.Context, req *bulkheadv1.StatFileRequest) (*bulkheadv1.StatFileResponse, error) {
+	if err := s.may(ctx, VerbCreate, req.GetClass()); err != nil {
+		return nil, err
+	}
 	have, complete, err := s.opts.Files.Stat(req.GetSha256())
 	return &bulkheadv1.StatFileResponse{Have: have, Complete: complete}, err
 }
 
 // PutFile implements RunServiceHandler.
-func (s *Server) PutFile(_ context.Context, req *bulkheadv1.PutFileRequest) (*bulkheadv1.PutFileResponse, error) {
+func (s *Server) PutFile(ctx context.Context, req *bulkheadv1.PutFileRequest) (*bulkheadv1.PutFileResponse, error) {
+	if err := s.may(ctx, VerbCreate, req.GetClass()); err != nil {
+		return nil, err
+	}
 	if n := len(req.GetData()); n > MaxPiece {
 		return nil, usage(nil, "send it in several", "a piece of %d bytes is more than %d", n, MaxPiece)
 	}

@@ -218,7 +218,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the server is being stopped", http.StatusServiceUnavailable)
 		return
 	}
-	s.handler.ServeHTTP(&stallWriter{ResponseWriter: w, control: http.NewResponseController(w), stall: s.opts.Stall}, r)
+	s.handler.ServeHTTP(&stallWriter{ResponseWriter: w, control: http.NewResponseController(w), stall: s.opts.Stall}, withCertificates(r))
 }
 
 // Close waits until no call is under way, and lets none begin: afterwards nobody

@@ -305,14 +305,14 @@ func TestCurlCanSubmitAndLook(t *testing.T) {
 
 func TestStrangersAreTurnedAway(t *testing.T) {
 	s := newSite(t, nil, nil)
-	agents := rpc.Tokens{User: userToken}.Agent("a")
+	agents := rpc.Tokens{Secret: userToken}.OfClass("a")
 	for name, k := range map[string]struct {
 		token string
 		code  int
 	}{
 		"no token":                 {"", 401},
 		"another token":            {"a-token-for-users-0123456788", 401},
-		"the token of an agent":    {agents, 403},
+		"the token of an agent":    {agents, 401},
 		"one that names a class":   {"a." + strings.Repeat("0", 64), 401},
 		"one of another class":     {"batch" + strings.TrimPrefix(agents, "a"), 401},
 		"the beginning of a token": {userToken[:5], 401},
@@ -341,7 +341,7 @@ func TestAServerThatCannotBeReachedIsToldWithWhatToDo(t *testing.T) {
 		"no TLS":                          {func(o *rpc.ClientOptions) { o.URL = strings.Replace(plain, "http:", "https:", 1) }, "internal", "does not speak TLS", "port", false, false, false},
 		"TLS, and we speak none":          {func(o *rpc.ClientOptions) { o.URL = strings.Replace(s.web.URL, "https:", "http:", 1) }, "internal", "400 Bad Request", "https", true, true, false},
 		"another server":                  {func(o *rpc.ClientOptions) { o.URL = plain }, "internal", "does not know this call", "Bulkhead", false, false, false},
-		"another token":                   {func(o *rpc.ClientOptions) { o.Token = "x" }, "usage", "does not accept the token", "context add", false, false, false},
+		"another token":                   {func(o *rpc.ClientOptions) { o.Token = "x" }, "denied", "does not accept the token", "context add", false, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			away := 0
@@ -467,7 +467,7 @@ func TestAFileTravelsToTheServerOnce(t *testing.T) {
 	content := bytes.Repeat([]byte("0123456789abcdef"), 200_000)
 	write(t, path, string(content))
 	for range 2 {
-		f, err := c.PutFile(t.Context(), path)
+		f, err := c.PutFile(t.Context(), "a", path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -491,10 +491,10 @@ func TestAFileTravelsToTheServerOnce(t *testing.T) {
 		}
 	}
 	write(t, path, strings.Repeat("x", 9<<20))
-	if _, err := c.PutFile(t.Context(), path); bulkhead.CodeOf(err) != bulkhead.CodeUsage {
+	if _, err := c.PutFile(t.Context(), "a", path); bulkhead.CodeOf(err) != bulkhead.CodeUsage {
 		t.Error(err)
 	}
-	if _, err := c.PutFile(t.Context(), path+".none"); bulkhead.CodeOf(err) != bulkhead.CodeUsage {
+	if _, err := c.PutFile(t.Context(), "a", path+".none"); bulkhead.CodeOf(err) != bulkhead.CodeUsage {
 		t.Error(err)
 	}
 }

@@ -72,7 +72,7 @@ func newSite(t *testing.T, script func(*work) bulkhead.Result, change func(*rpc.
 	s := &site{t: t, dir: t.TempDir(), script: script, now: time.Now}
 	s.opts = rpc.Options{
 		Classes: classes{{Name: "a", Command: []string{"run-in", "{"}, Limit: 20, Env: []string{"CLASS=a"}}, {Name: "batch"}},
-		Auth:    rpc.Tokens{User: userToken}, Log: slog.New(slog.DiscardHandler), Poll: 5 * time.Millisecond, Rate: 1e6, Burst: 1e6,
+		Auth:    rpc.Tokens{Secret: userToken}, Log: slog.New(slog.DiscardHandler), Poll: 5 * time.Millisecond, Rate: 1e6, Burst: 1e6,
 	}
 	if change != nil {
 		change(&s.opts)
@@ -106,9 +106,8 @@ func (s *site) start() {
 	}
 	o.Agents = &rpc.Agents{
 		Leases: s.engine, Output: s.shelf, Open: func(sha256 string) (io.ReadCloser, error) { return s.files.Open(sha256) },
-		Echo:    func(class string) bool { return class == "a" },
-		ClassOf: func(ctx context.Context) string { return rpc.CallerOf(ctx).Class },
-		Wait:    20 * time.Millisecond, RenewWait: 20 * time.Millisecond,
+		Echo: func(class string) bool { return class == "a" },
+		Wait: 20 * time.Millisecond, RenewWait: 20 * time.Millisecond,
 	}
 	s.rpc = rpc.NewServer(o)
 	s.web = httptest.NewUnstartedServer(s.rpc)

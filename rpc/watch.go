@@ -15,6 +15,11 @@ import (
 // is sent: a reader that is slow misses what was in between, and nothing is kept
 // for it.
 func (s *Server) WatchRun(ctx context.Context, req *bulkheadv1.WatchRunRequest, stream *connect.ServerStream[bulkheadv1.WatchRunResponse]) error {
+	ctx, end, _, err := s.runFor(ctx, req.GetRun(), VerbGet)
+	defer end()
+	if err != nil {
+		return err
+	}
 	alive := time.NewTicker(s.opts.KeepAlive)
 	defer alive.Stop()
 	w := watcher{server: s, run: bulkhead.RunID(req.GetRun())}

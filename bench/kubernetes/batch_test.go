@@ -94,7 +94,7 @@ func batch(d *bed) {
 
 // footprint looks at what a cold and a warm run left: workers, and what is the class's.
 func footprint(d *bed, what string, cold, warm cost) {
-	allowed := map[string]int{"pods": workers, "scriptclasses.bulkhead.dev": 1, "secrets": 1, "networkpolicies": 1}
+	allowed := map[string]int{"pods": workers, "scriptclasses.bulkhead.dev": 1, "configmaps": 1, "networkpolicies": 1}
 	more := 0
 	for kind, n := range cold.delta.Objects {
 		if !strings.HasPrefix(kind, "events") && kind != "leases" {

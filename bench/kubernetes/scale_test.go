@@ -93,8 +93,8 @@ func (d *bed) newCrowd() *crowd {
 		d.Fatal(err)
 	}
 	c := &crowd{bed: d, token: filepath.Join(d.dir, "agent.token"), made: map[types.UID]time.Time{}, seen: map[types.UID]bool{}}
-	tokens := rpc.Tokens{User: strings.TrimSpace(string(user))}
-	if err := os.WriteFile(c.token, []byte(tokens.Agent(d.class())), 0o600); err != nil {
+	tokens := rpc.Tokens{Secret: strings.TrimSpace(string(user))}
+	if err := os.WriteFile(c.token, []byte(tokens.OfClass(d.class())), 0o600); err != nil {
 		d.Fatal(err)
 	}
 	c.ctx, c.stop = context.WithCancel(d.Context())

@@ -140,7 +140,7 @@ func (s *remote) send(ctx context.Context, f *runFlags, spec *bulkhead.Spec) err
 
 func (s *remote) sendAll(ctx context.Context, f *runFlags, spec *bulkhead.Spec) error {
 	for _, up := range f.uploads {
-		file, err := s.PutFile(ctx, up.local)
+		file, err := s.PutFile(ctx, spec.Class, up.local)
 		if err != nil {
 			return err
 		}
@@ -160,7 +160,7 @@ func (s *remote) sendAll(ctx context.Context, f *runFlags, spec *bulkhead.Spec) 
 		defer os.Remove(spool) //nolint:errcheck // it is a temporary file, of no further use
 		path = spool
 	}
-	file, err := s.PutFile(ctx, path)
+	file, err := s.PutFile(ctx, spec.Class, path)
 	spec.StdinFile = file.SHA256
 	return err
 }

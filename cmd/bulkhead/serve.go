@@ -19,11 +19,12 @@ type serveFlags struct {
 	// Of the cluster whose classes it serves.
 	kubernetes                                    bool
 	kubeconfig, namespace, image, pullPolicy, url string
+	ownNamespace                                  string
 	podsPerSecond                                 float64
 }
 
 // clusterFlags are those that say something of the cluster.
-var clusterFlags = []string{"kubeconfig", "namespace", "worker-image", "worker-image-pull-policy", "worker-url", "pods-per-second"}
+var clusterFlags = []string{"kubeconfig", "namespace", "own-namespace", "worker-image", "worker-image-pull-policy", "worker-url", "pods-per-second"}
 
 func (a *app) serveCmd() *cobra.Command {
 	f := &serveFlags{}
@@ -39,7 +40,10 @@ which callers need to trust the server, and token, which users need. bulkhead
 token CLASS prints that of the agents of a class.
 
 Classes come from files (--classes), or from the ScriptClasses of a cluster
-(--kubernetes), where the server also keeps the worker pods.
+(--kubernetes), where the server also keeps the worker pods. Then the cluster says
+who its users are and what they may do (RBAC on runs.bulkhead.dev in the namespace
+of a class), and agents are worker pods with tokens of the cluster; the token in
+the state folder is an administrator's, which works when the cluster does not.
 
 Without authentication it answers /livez, /readyz (503 until it is the server of
 its state folder) and /metrics. A second server of the same state folder waits
@@ -66,11 +70,12 @@ agents, which bring what became of them to the next server.`,
 	fl.BoolVar(&f.kubernetes, "kubernetes", false, "take classes from the ScriptClasses of a cluster, and keep its worker pods")
 	fl.StringVar(&f.kubeconfig, "kubeconfig", "", "`file` with the cluster to use (default: the one that the server runs in, else as kubectl)")
 	fl.StringVar(&f.namespace, "namespace", "", "serve the ScriptClasses of this `namespace` only")
+	fl.StringVar(&f.ownNamespace, "own-namespace", "", "`namespace` that the server itself is in, where it publishes whom its users trust (default: that of its pod, if it has one)")
 	fl.StringVar(&f.image, "worker-image", "", "`image` with this binary at /bulkhead, from which worker pods take it")
 	fl.StringVar(&f.pullPolicy, "worker-image-pull-policy", "", "when nodes pull it: `Always`, IfNotPresent or Never")
-	fl.StringVar(&f.url, "worker-url", "", "`URL` by which worker pods reach this server")
+	fl.StringVar(&f.url, "worker-url", "", "`URL` by which worker pods reach this server (default: the address of Service bulkhead, in a pod)")
 	fl.Float64Var(&f.podsPerSecond, "pods-per-second", 5, "worker pods started per second, of all classes together")
-	completeNoFiles(cmd, "listen", "name", "pprof", "namespace", "worker-image", "worker-url", "pods-per-second")
+	completeNoFiles(cmd, "listen", "name", "pprof", "namespace", "own-namespace", "worker-image", "worker-url", "pods-per-second")
 	completeFlag(cmd, "worker-image-pull-policy", "Always", "IfNotPresent", "Never")
 	return cmd
 }
@@ -93,8 +98,8 @@ items of that class, and nothing else.`,
 			if err != nil {
 				return usage("bulkhead serve makes it when it first starts", "no token of a server: %v", err)
 			}
-			tokens := rpc.Tokens{User: strings.TrimSpace(string(token))}
-			_, err = fmt.Fprintln(a.stdout, tokens.Agent(args[0]))
+			tokens := rpc.Tokens{Secret: strings.TrimSpace(string(token))}
+			_, err = fmt.Fprintln(a.stdout, tokens.OfClass(args[0]))
 			return err
 		},
 	}

@@ -32,7 +32,7 @@ func TestAClusterEndsAsItBegan(t *testing.T) {
 		return after["pods"] == before["pods"]
 	})
 	// The class's own are there from the first worker on.
-	for kind, most := range map[string]int{"secrets": 1, "networkpolicies": 1, "leases": 1 /* the node's own */} {
+	for kind, most := range map[string]int{"configmaps": 1, "networkpolicies": 1, "leases": 1 /* the node's own */} {
 		if n := after[kind] - before[kind]; n > most {
 			t.Errorf("%d %s more than before", n, kind)
 		}

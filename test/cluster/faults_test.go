@@ -253,7 +253,7 @@ func TestAClassThatIsDeletedInterruptsWhatRunsAndTheRestWaits(t *testing.T) {
 		t.Fatalf("nothing is left: %+v", r.Counts)
 	}
 	b.lab.Eventually(t, "nothing of the class is left", func(context.Context) bool {
-		return strings.TrimSpace(b.lab.Kubectl(t, "get", "pods,networkpolicies,secrets", "--namespace", b.ns, "-o", "name")) == ""
+		return strings.TrimSpace(b.lab.Kubectl(t, "get", "pods,networkpolicies,configmaps", "--selector", "bulkhead.dev/class", "--namespace", b.ns, "-o", "name")) == ""
 	})
 	b.apply(b.lab.Node(t), twoWorkers)
 	b.check(w, b.over(id), items, outcome{failed: 4, lost: 4})

@@ -1,9 +1,13 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"net"
+	"net/url"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,16 +19,16 @@ import (
 
 	"bulkhead.dev/bulkhead"
 	"bulkhead.dev/bulkhead/kube"
-	"bulkhead.dev/bulkhead/rpc"
 )
 
 // Cluster is what a server needs to know of its cluster. Image and URL are required.
 type Cluster struct {
 	Kubeconfig    string // default: the cluster that the server runs in, else as kubectl
 	Namespace     string // the only one whose classes are served; "": all
+	OwnNamespace  string // where the server itself is; default: that of its pod, if it has one
 	Image         string // has this binary at /bulkhead
 	PullPolicy    string // of Image
-	URL           string // of the server, for worker pods
+	URL           string // of the server, for worker pods; default: the Service's address, in a pod
 	PodsPerSecond float64
 }
 
@@ -44,6 +48,38 @@ func (f *Cluster) config() (*rest.Config, error) {
 	return config, nil
 }
 
+// complete fills in what a pod can know by itself.
+func (f *Cluster) complete() {
+	if f.OwnNamespace == "" {
+		text, err := os.ReadFile("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+		if err == nil {
+			f.OwnNamespace = strings.TrimSpace(string(text))
+		}
+	}
+	if host := serviceHost(); f.URL == "" && host != "" {
+		f.URL = "https://" + net.JoinHostPort(host, cmp.Or(os.Getenv("BULKHEAD_SERVICE_PORT"), "8443"))
+	}
+}
+
+// serviceHost is the address of the Service, as the kubelet tells pods that start
+// after it. Workers that use it need no name server.
+func serviceHost() string { return os.Getenv("BULKHEAD_SERVICE_HOST") }
+
+// names are what a server in a cluster is called by.
+func (f *Cluster) names() []string {
+	var names []string
+	if host := serviceHost(); host != "" {
+		names = append(names, host)
+	}
+	if f.OwnNamespace != "" {
+		names = append(names, kube.ServerName+"."+f.OwnNamespace+".svc")
+	}
+	if u, err := url.Parse(f.URL); err == nil && u.Hostname() != "" {
+		names = append(names, u.Hostname())
+	}
+	return names
+}
+
 // newController is what keeps the worker pods.
 func (s *server) newController() (*kube.Controller, error) {
 	f := s.opts.Cluster
@@ -54,16 +90,14 @@ func (s *server) newController() (*kube.Controller, error) {
 	if err != nil {
 		return nil, err
 	}
-	ca, err := os.ReadFile(s.keys.path("ca.crt"))
-	if err != nil {
+	s.cluster = config
+	if s.reviews, err = kube.NewReviews(kube.ReviewOptions{Config: config, Asked: s.metrics.reviewed}); err != nil {
 		return nil, err
 	}
 	ctrllog.SetLogger(logr.FromSlogHandler(s.log.Handler()))
-	tokens := rpc.Tokens{User: s.keys.token}
 	return kube.New(work{s}, kube.Options{
 		Config: config, Namespace: f.Namespace, Server: f.URL, Image: f.Image, ImagePullPolicy: corev1.PullPolicy(f.PullPolicy),
-		PodsPerSecond: f.PodsPerSecond, Log: s.log,
-		Access: func(class string) kube.Access { return kube.Access{Token: []byte(tokens.Agent(class)), CA: ca} },
+		PodsPerSecond: f.PodsPerSecond, Log: s.log, CA: s.keys.authorities,
 	})
 }
 
@@ -149,6 +183,7 @@ func (s *server) startClasses(ctx context.Context, fail chan<- error) {
 		return
 	}
 	go s.changes.pass(ctx)
+	go s.reviews.Run(ctx)
 	go func() {
 		if err := s.controller.Run(ctx); err != nil && ctx.Err() == nil {
 			fail <- fmt.Errorf("keep worker pods: %w", err)

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -25,23 +26,39 @@ import (
 // are made when it first starts, in the folder keys of its state folder, and are
 // readable by its user only:
 //
-//	ca.crt, ca.key   who signs the server's certificate; callers need ca.crt
-//	token            of users; those of agents are made of it
+//	authority.pem   who signs the server's certificate: its certificate and key
+//	former.pem      the certificate of the authority before, until it ends
+//	next.pem        the authority that comes next, which is trusted before it signs
+//	ca.crt          the certificates of all of them: what callers need
+//	token           of users; without a cluster those of agents are made of it
+//
+// Who has read ca.crt within authorityOverlap trusts the server at any time.
 type keys struct {
-	dir    string
-	token  string
-	ca     *x509.Certificate
-	signer crypto.Signer
-	names  []string // hosts and addresses that the server is called by
+	dir   string
+	token string
+	names []string // hosts and addresses that the server is called by
 
-	mu   sync.Mutex
-	cert *tls.Certificate
+	mu     sync.Mutex
+	signer authority
+	next   *authority // nil: none yet
+	former *x509.Certificate
+	cert   *tls.Certificate
+}
+
+// authority signs certificates.
+type authority struct {
+	cert *x509.Certificate
+	key  crypto.Signer
 }
 
 const (
-	caLife   = 10 * 365 * 24 * time.Hour
-	certLife = 30 * 24 * time.Hour // renewed when a third is left, without a restart
-	skew     = time.Hour           // that clocks may differ
+	authorityLife = 2 * 365 * 24 * time.Hour
+	// The next authority is made when this is left of the life of the one that
+	// signs, and signs after authorityOverlap.
+	authorityRest    = 180 * 24 * time.Hour
+	authorityOverlap = 30 * 24 * time.Hour
+	certLife         = 30 * 24 * time.Hour // renewed when a third is left, without a restart
+	skew             = time.Hour           // that clocks may differ
 )
 
 func openKeys(state string, names []string) (*keys, error) {
@@ -49,16 +66,15 @@ func openKeys(state string, names []string) (*keys, error) {
 	if err := os.MkdirAll(k.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make folder of keys: %w", err)
 	}
-	random := func() ([]byte, error) { return []byte(rand.Text() + rand.Text()), nil }
-	token, err := k.file("token", random)
+	token, err := k.file("token", func() ([]byte, error) { return []byte(rand.Text() + rand.Text()), nil })
 	if err != nil {
 		return nil, err
 	}
 	k.token = strings.TrimSpace(string(token))
-	if err := k.openCA(); err != nil {
+	if err := k.openAuthorities(); err != nil {
 		return nil, err
 	}
-	return k, nil
+	return k, k.rotate()
 }
 
 // path is where one of the keys is.
@@ -73,12 +89,17 @@ func (k *keys) file(name string, create func() ([]byte, error)) ([]byte, error) 
 	if text, err = create(); err != nil {
 		return nil, fmt.Errorf("make key %s: %w", name, err)
 	}
-	// A half-written key would be one that nobody else has.
+	return text, k.write(name, text)
+}
+
+// write puts a key in its place, whole or not at all: a half-written one would be
+// one that nobody else has.
+func (k *keys) write(name string, text []byte) error {
 	temp := k.path(name + ".tmp")
 	if err := writeSynced(temp, text); err != nil {
-		return nil, err
+		return err
 	}
-	return text, os.Rename(temp, k.path(name))
+	return os.Rename(temp, k.path(name))
 }
 
 func writeSynced(path string, text []byte) error {
@@ -90,38 +111,81 @@ func writeSynced(path string, text []byte) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-func (k *keys) openCA() error {
-	text, err := k.file("ca.key", func() ([]byte, error) {
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+func (k *keys) openAuthorities() error {
+	text, err := k.file("authority.pem", func() ([]byte, error) { _, text, err := newAuthority(); return text, err })
+	if err != nil {
+		return err
+	}
+	if k.signer, err = parseAuthority(text); err != nil {
+		return fmt.Errorf("%s: %w", k.path("authority.pem"), err)
+	}
+	if text, err = os.ReadFile(k.path("next.pem")); err == nil {
+		next, err := parseAuthority(text)
 		if err != nil {
-			return nil, err
+			return fmt.Errorf("%s: %w", k.path("next.pem"), err)
 		}
-		der, err := x509.MarshalPKCS8PrivateKey(key)
-		return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
-	})
-	if err != nil {
+		// A rotation that was cut short has signer and next the same; it goes on.
+		if !next.cert.Equal(k.signer.cert) {
+			k.next = &next
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if k.signer, err = signerOf(text); err != nil {
-		return fmt.Errorf("%s: %w", k.path("ca.key"), err)
+	if text, err = os.ReadFile(k.path("former.pem")); err == nil {
+		k.former, err = parseCertificate(text)
 	}
-	text, err = k.file("ca.crt", func() ([]byte, error) {
-		about := &x509.Certificate{
-			Subject: pkix.Name{CommonName: "Bulkhead server"}, IsCA: true, BasicConstraintsValid: true,
-			KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now().Add(-skew), NotAfter: time.Now().Add(caLife),
-		}
-		der, err := k.sign(about, about, k.signer.Public())
-		return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), err
-	})
-	if err != nil {
-		return err
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
 	}
-	block, _ := pem.Decode(text)
-	if block == nil {
-		return fmt.Errorf("%s is not a certificate", k.path("ca.crt"))
-	}
-	k.ca, err = x509.ParseCertificate(block.Bytes)
 	return err
+}
+
+// newAuthority makes one, and the text of its file.
+func newAuthority() (authority, []byte, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return authority{}, nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return authority{}, nil, err
+	}
+	now := time.Now()
+	about := &x509.Certificate{
+		Subject: pkix.Name{CommonName: "Bulkhead server, " + now.UTC().Format(time.DateOnly)}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign, NotBefore: now.Add(-skew), NotAfter: now.Add(authorityLife),
+	}
+	cert, err := sign(about, about, key.Public(), key)
+	if err != nil {
+		return authority{}, nil, err
+	}
+	parsed, err := x509.ParseCertificate(cert)
+	text := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})...)
+	return authority{parsed, key}, text, err
+}
+
+func parseAuthority(text []byte) (authority, error) {
+	cert, err := parseCertificate(text)
+	if err != nil {
+		return authority{}, err
+	}
+	_, rest := pem.Decode(text)
+	key, err := signerOf(rest)
+	if err != nil {
+		return authority{}, err
+	}
+	if public, ok := key.Public().(*ecdsa.PublicKey); !ok || !public.Equal(cert.PublicKey) {
+		return authority{}, errors.New("the key is not that of the certificate")
+	}
+	return authority{cert, key}, nil
+}
+
+func parseCertificate(text []byte) (*x509.Certificate, error) {
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != "CERTIFICATE" {
+		return nil, errors.New("it does not begin with a certificate")
+	}
+	return x509.ParseCertificate(block.Bytes)
 }
 
 func signerOf(text []byte) (crypto.Signer, error) {
@@ -140,13 +204,84 @@ func signerOf(text []byte) (crypto.Signer, error) {
 	return signer, nil
 }
 
-func (k *keys) sign(about, by *x509.Certificate, public any) ([]byte, error) {
+// rotate makes the next authority, and lets it sign, when it is time; and writes
+// ca.crt. Each step leaves files that the next start goes on with.
+func (k *keys) rotate() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	left := time.Until(k.signer.cert.NotAfter)
+	if k.next == nil && left < authorityRest {
+		next, text, err := newAuthority()
+		if err != nil {
+			return fmt.Errorf("make the next authority: %w", err)
+		}
+		if err := k.write("next.pem", text); err != nil {
+			return err
+		}
+		k.next = &next
+	}
+	if k.next != nil && time.Since(k.next.cert.NotBefore) > authorityOverlap+skew {
+		if err := k.succeed(); err != nil {
+			return err
+		}
+	}
+	if k.former != nil && time.Now().After(k.former.NotAfter) {
+		k.former = nil
+		_ = os.Remove(k.path("former.pem")) // it is of no use, and no harm
+	}
+	text := k.bundle()
+	if was, err := os.ReadFile(k.path("ca.crt")); err == nil && bytes.Equal(was, text) {
+		return nil
+	}
+	return k.write("ca.crt", text)
+}
+
+// succeed lets the next authority sign.
+func (k *keys) succeed() error {
+	text, err := os.ReadFile(k.path("next.pem"))
+	if err != nil {
+		return err
+	}
+	if err := k.write("former.pem", encoded(k.signer.cert)); err != nil {
+		return err
+	}
+	if err := k.write("authority.pem", text); err != nil {
+		return err
+	}
+	k.former, k.signer, k.next, k.cert = k.signer.cert, *k.next, nil, nil
+	return os.Remove(k.path("next.pem"))
+}
+
+// bundle is what callers need to trust the server.
+func (k *keys) bundle() []byte {
+	all := encoded(k.signer.cert)
+	if k.next != nil {
+		all = append(all, encoded(k.next.cert)...)
+	}
+	if k.former != nil {
+		all = append(all, encoded(k.former)...)
+	}
+	return all
+}
+
+// authorities is the same for those who ask again and again.
+func (k *keys) authorities() []byte {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.bundle()
+}
+
+func encoded(cert *x509.Certificate) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})
+}
+
+func sign(about, by *x509.Certificate, public any, key crypto.Signer) ([]byte, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
 	if err != nil {
 		return nil, err
 	}
 	about.SerialNumber = serial
-	return x509.CreateCertificate(rand.Reader, about, by, public, k.signer)
+	return x509.CreateCertificate(rand.Reader, about, by, public, key)
 }
 
 // certificate is the server's, as tls.Config.GetCertificate asks for it with every
@@ -173,7 +308,7 @@ func (k *keys) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			about.DNSNames = append(about.DNSNames, name)
 		}
 	}
-	der, err := k.sign(about, k.ca, key.Public())
+	der, err := sign(about, k.signer.cert, key.Public(), k.signer.key)
 	if err != nil {
 		return nil, err
 	}

@@ -23,6 +23,7 @@ type metrics struct {
 	wait     *prometheus.HistogramVec
 	took     *prometheus.HistogramVec
 	commit   prometheus.Histogram
+	reviews  *prometheus.CounterVec
 	calls    calls
 }
 
@@ -43,13 +44,17 @@ func newMetrics(s *server) *metrics {
 			Name: "bulkhead_attempt_duration_seconds", Help: "Run time of attempts.",
 			Buckets: prometheus.ExponentialBuckets(0.01, 4, 12), // to 12 hours
 		}, []string{"class"}),
+		reviews: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "bulkhead_cluster_reviews_total",
+			Help: "Questions to the API server: whose a token is (user, worker), and what somebody may do (access).",
+		}, []string{"kind", "outcome"}),
 		calls: newCalls(),
 		commit: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "bulkhead_store_commit_seconds", Help: "Time of a transaction of the engine, sync included.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14), // to 4 s
 		}),
 	}
-	m.MustRegister(m.started, m.finished, m.wait, m.took, m.commit, m.calls.ended, m.calls.took, m.calls.streams, &standing{server: s},
+	m.MustRegister(m.started, m.finished, m.wait, m.took, m.commit, m.reviews, m.calls.ended, m.calls.took, m.calls.streams, &standing{server: s},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -73,6 +78,9 @@ func (m *metrics) leased(r *bulkhead.Run, l bulkhead.Lease) {
 		m.wait.WithLabelValues(r.Spec.Class).Observe(l.Since.Sub(r.Created).Seconds())
 	}
 }
+
+// reviewed counts a question to the API server.
+func (m *metrics) reviewed(kind, outcome string) { m.reviews.WithLabelValues(kind, outcome).Inc() }
 
 // ended counts an attempt whose result is durable.
 func (m *metrics) ended(r *bulkhead.Run, a bulkhead.Attempt) {

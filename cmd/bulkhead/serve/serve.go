@@ -6,6 +6,7 @@
 //	web.go      what listens: the API, health, metrics, profiles
 //	cluster.go  classes and worker pods of a Kubernetes cluster
 //	classes.go  classes of files, and how classes stand
+//	access.go   who callers are, and what they may do
 //	keys.go     certificates and tokens
 //	metrics.go  what it counts of itself
 package serve
@@ -20,6 +21,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"k8s.io/client-go/rest"
 
 	"bulkhead.dev/bulkhead"
 	"bulkhead.dev/bulkhead/engine"
@@ -62,6 +65,8 @@ type server struct {
 	ready   chan struct{}
 
 	controller *kube.Controller // nil: there is no cluster
+	reviews    *kube.Reviews    // nil, too
+	cluster    *rest.Config     // nil, too
 	changes    *changes
 }
 
@@ -91,6 +96,7 @@ func Run(ctx context.Context, o Options) error {
 		return errors.Join(err, quiet(<-ended))
 	}
 	s.startClasses(working, fail)
+	go s.keepKeys(working)
 	close(s.ready)
 	s.log.Info("serving", "url", "https://"+listener.Addr().String(), "state", o.State, "version", o.Version)
 	select {
@@ -122,6 +128,9 @@ func usage(hint, format string, args ...any) error {
 
 // newServer opens what the server works with.
 func newServer(ctx context.Context, o Options) (_ *server, err error) {
+	if o.Cluster != nil {
+		o.Cluster.complete()
+	}
 	s := &server{opts: o, log: o.Log, changes: newChanges(), ready: make(chan struct{})}
 	defer func() {
 		if err != nil {
@@ -140,11 +149,11 @@ func newServer(ctx context.Context, o Options) (_ *server, err error) {
 	if s.files, err = files.Open(files.Options{Dir: filepath.Join(o.State, "files"), Used: s.usesFile}); err != nil {
 		return nil, err
 	}
+	s.metrics = newMetrics(s)
 	if err := s.openClasses(); err != nil {
 		return nil, err
 	}
 	s.shelf = &output.Shelf{Dir: s.outputDir}
-	s.metrics = newMetrics(s)
 	s.engine = engine.New(s.engineOptions())
 	return s, nil
 }
@@ -167,7 +176,10 @@ func (s *server) openClasses() (err error) {
 
 // allNames are the names in the server's certificate.
 func (o *Options) allNames() []string {
-	names := append([]string{"localhost", "127.0.0.1", "::1"}, o.Names...)
+	names := append([]string{"localhost", "127.0.0.1", "::1", kube.ServerName}, o.Names...)
+	if o.Cluster != nil {
+		names = append(names, o.Cluster.names()...)
+	}
 	if host, err := os.Hostname(); err == nil {
 		names = append(names, host)
 	}

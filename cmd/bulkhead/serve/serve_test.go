@@ -29,10 +29,10 @@ func keysIn(t *testing.T, dir string, names ...string) *keys {
 func TestKeysAreMadeOnceAndForNobodyElse(t *testing.T) {
 	dir := t.TempDir()
 	first, again := keysIn(t, dir), keysIn(t, dir)
-	if first.token != again.token || len(first.token) < 40 || !first.ca.Equal(again.ca) {
+	if first.token != again.token || len(first.token) < 40 || !first.signer.cert.Equal(again.signer.cert) {
 		t.Error("the second start has other keys")
 	}
-	for _, name := range []string{"", "token", "ca.key", "ca.crt"} {
+	for _, name := range []string{"", "token", "authority.pem", "ca.crt"} {
 		info, err := os.Stat(filepath.Join(dir, "keys", name))
 		if err != nil || info.Mode().Perm()&0o077 != 0 {
 			t.Errorf("%q: %v, %v", name, info.Mode(), err)
@@ -43,7 +43,7 @@ func TestKeysAreMadeOnceAndForNobodyElse(t *testing.T) {
 func TestAKeyThatIsDamagedIsNotReplaced(t *testing.T) {
 	dir := t.TempDir()
 	keysIn(t, dir)
-	for _, name := range []string{"ca.key", "ca.crt"} {
+	for _, name := range []string{"authority.pem"} {
 		path := filepath.Join(dir, "keys", name)
 		was, err := os.ReadFile(path)
 		if err == nil {

@@ -43,7 +43,7 @@ func (s *server) serveWeb(listener net.Listener, fail chan<- error) *web {
 	w := &web{server: s, stopping: make(chan struct{})}
 	api := rpc.NewServer(rpc.Options{
 		Store: promising{s.reader}, Engine: control{s}, Outputs: outputsOf{s}, Classes: classView{s}, Files: s.files,
-		Auth: rpc.Tokens{User: s.keys.token}, Agents: s.agents(), Metrics: s.metrics.calls,
+		Auth: s.authenticator(), Authorizer: s.authorizer(), Agents: s.agents(), Metrics: s.metrics.calls,
 		Log: s.log, Stopping: w.stopping,
 	})
 	w.api = api
@@ -53,6 +53,9 @@ func (s *server) serveWeb(listener net.Listener, fail chan<- error) *web {
 	mux.Handle("/metrics", promhttp.HandlerFor(s.metrics.all(), promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: headerTime}))
 	mux.Handle("/", s.whenReady(api))
 	config := &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: s.keys.certificate}
+	if s.reviews != nil {
+		config.ClientAuth = tls.RequestClientCert // the cluster says whose it is
+	}
 	server := &http.Server{
 		Handler: mux, TLSConfig: config, ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: 64 << 10,
 		ErrorLog: log.New(connections{s.log}, "", 0),
@@ -172,9 +175,8 @@ func profiling() http.Handler {
 func (s *server) agents() *rpc.Agents {
 	return &rpc.Agents{
 		Leases: s.engine, Output: s.shelf,
-		Open:    func(sha256 string) (io.ReadCloser, error) { return s.files.Open(sha256) },
-		Echo:    func(class string) bool { c, _ := s.classes.Class(class); return c.Echo },
-		ClassOf: func(ctx context.Context) string { return rpc.CallerOf(ctx).Class },
+		Open: func(sha256 string) (io.ReadCloser, error) { return s.files.Open(sha256) },
+		Echo: func(class string) bool { c, _ := s.classes.Class(class); return c.Echo },
 	}
 }
 

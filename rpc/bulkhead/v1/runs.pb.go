@@ -3378,6 +3378,7 @@ func (x *ClassStatus) GetBlocked() string {
 type StatFileRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Sha256        string                 `protobuf:"bytes,1,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	Class         string                 `protobuf:"bytes,2,opt,name=class,proto3" json:"class,omitempty"` // of the run that it is for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3415,6 +3416,13 @@ func (*StatFileRequest) Descriptor() ([]byte, []int) {
 func (x *StatFileRequest) GetSha256() string {
 	if x != nil {
 		return x.Sha256
+	}
+	return ""
+}
+
+func (x *StatFileRequest) GetClass() string {
+	if x != nil {
+		return x.Class
 	}
 	return ""
 }
@@ -3477,6 +3485,7 @@ type PutFileRequest struct {
 	Size          int64                  `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`     // of the whole file
 	Offset        int64                  `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"` // of this piece
 	Data          []byte                 `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`      // at most 1 MiB
+	Class         string                 `protobuf:"bytes,5,opt,name=class,proto3" json:"class,omitempty"`    // of the run that it is for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3537,6 +3546,13 @@ func (x *PutFileRequest) GetData() []byte {
 		return x.Data
 	}
 	return nil
+}
+
+func (x *PutFileRequest) GetClass() string {
+	if x != nil {
+		return x.Class
+	}
+	return ""
 }
 
 type PutFileResponse struct {
@@ -3817,17 +3833,19 @@ const file_bulkhead_v1_runs_proto_rawDesc = "" +
 	"\x05slots\x18\x04 \x01(\x05R\x05slots\x12\x16\n" +
 	"\x06queued\x18\x05 \x01(\x03R\x06queued\x12\x18\n" +
 	"\arunning\x18\x06 \x01(\x03R\arunning\x12\x18\n" +
-	"\ablocked\x18\a \x01(\tR\ablocked\")\n" +
+	"\ablocked\x18\a \x01(\tR\ablocked\"?\n" +
 	"\x0fStatFileRequest\x12\x16\n" +
-	"\x06sha256\x18\x01 \x01(\tR\x06sha256\"B\n" +
+	"\x06sha256\x18\x01 \x01(\tR\x06sha256\x12\x14\n" +
+	"\x05class\x18\x02 \x01(\tR\x05class\"B\n" +
 	"\x10StatFileResponse\x12\x12\n" +
 	"\x04have\x18\x01 \x01(\x03R\x04have\x12\x1a\n" +
-	"\bcomplete\x18\x02 \x01(\bR\bcomplete\"h\n" +
+	"\bcomplete\x18\x02 \x01(\bR\bcomplete\"~\n" +
 	"\x0ePutFileRequest\x12\x16\n" +
 	"\x06sha256\x18\x01 \x01(\tR\x06sha256\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x03R\x04size\x12\x16\n" +
 	"\x06offset\x18\x03 \x01(\x03R\x06offset\x12\x12\n" +
-	"\x04data\x18\x04 \x01(\fR\x04data\"A\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\x12\x14\n" +
+	"\x05class\x18\x05 \x01(\tR\x05class\"A\n" +
 	"\x0fPutFileResponse\x12\x12\n" +
 	"\x04have\x18\x01 \x01(\x03R\x04have\x12\x1a\n" +
 	"\bcomplete\x18\x02 \x01(\bR\bcomplete*\xb3\x01\n" +
