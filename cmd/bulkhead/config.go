@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -26,6 +27,9 @@ import (
 //	    server: https://bulkhead.example.org:8443
 //	    ca: /etc/bulkhead/ca.crt
 //	    token-file: /home/ann/.config/bulkhead/prod.token
+//	  cluster:
+//	    kubernetes: true
+//	    kube-context: prod
 type config struct {
 	path     string
 	current  string // name of a context; "": local
@@ -40,9 +44,30 @@ type serverContext struct {
 
 // serverAddress says where a server is, and how we and it trust each other.
 type serverAddress struct {
-	URL       string
-	CA        string // file with certificates; "": those of the system
+	URL       string // "": none, or found by the kubeconfig
+	CA        string // file with certificates; "": those of the system, or of the cluster
 	TokenFile string // "": none
+	kubeAddress
+}
+
+// kubeAddress is a server that a kubeconfig leads to.
+type kubeAddress struct {
+	Kubernetes      bool
+	Kubeconfig      string // file; "": as kubectl
+	KubeContext     string // "": the current one
+	ServerNamespace string // "": bulkhead
+}
+
+// String names a server for people.
+func (s *serverAddress) String() string {
+	if !s.Kubernetes || s.URL != "" {
+		return s.URL
+	}
+	text := "cluster of kubeconfig context " + cmp.Or(s.KubeContext, "(current)")
+	if s.ServerNamespace != "" {
+		text += ", namespace " + s.ServerNamespace
+	}
+	return text
 }
 
 // localContext is the name of the context that is no server.
@@ -123,14 +148,26 @@ func (c *config) readContexts(n *yaml.Node) error {
 		}
 		err := c.fields(value, "context "+sc.name, map[string]func(*yaml.Node) error{
 			"server": text(&sc.URL), "ca": text(&sc.CA), "token-file": text(&sc.TokenFile),
+			"kubeconfig": text(&sc.Kubeconfig), "kube-context": text(&sc.KubeContext), "server-namespace": text(&sc.ServerNamespace),
+			"kubernetes": func(n *yaml.Node) error {
+				if n.Decode(&sc.Kubernetes) != nil {
+					return c.fail(n, "true, or leave it out", "context %s: kubernetes is not true or false", sc.name)
+				}
+				return nil
+			},
 		})
 		if err != nil {
 			return err
 		}
-		if sc.URL == "" {
-			return c.fail(value, "server: https://HOST:PORT", "context %s has no server", sc.name)
+		switch {
+		case sc.URL == "" && !sc.Kubernetes:
+			return c.fail(value, "server: https://HOST:PORT, or kubernetes: true", "context %s has no server", sc.name)
+		case sc.TokenFile != "" && sc.Kubernetes:
+			return c.fail(value, "leave one of them out", "context %s: kubernetes and token-file exclude each other", sc.name)
+		case !sc.Kubernetes && sc.kubeAddress != (kubeAddress{}):
+			return c.fail(value, "kubernetes: true", "context %s has a kubeconfig and is not of a cluster", sc.name)
 		}
-		for _, path := range []*string{&sc.CA, &sc.TokenFile} {
+		for _, path := range []*string{&sc.CA, &sc.TokenFile, &sc.Kubeconfig} {
 			if *path != "" && !filepath.IsAbs(*path) { // as somebody wrote by hand: beside this file
 				*path = filepath.Join(filepath.Dir(c.path), *path)
 			}
@@ -256,10 +293,14 @@ func (c *config) write() error {
 	for _, sc := range c.contexts {
 		value := &yaml.Node{}
 		err := value.Encode(struct {
-			Server    string `yaml:"server"`
-			CA        string `yaml:"ca,omitempty"`
-			TokenFile string `yaml:"token-file,omitempty"`
-		}{sc.URL, sc.CA, sc.TokenFile})
+			Server          string `yaml:"server,omitempty"`
+			CA              string `yaml:"ca,omitempty"`
+			TokenFile       string `yaml:"token-file,omitempty"`
+			Kubernetes      bool   `yaml:"kubernetes,omitempty"`
+			Kubeconfig      string `yaml:"kubeconfig,omitempty"`
+			KubeContext     string `yaml:"kube-context,omitempty"`
+			ServerNamespace string `yaml:"server-namespace,omitempty"`
+		}{sc.URL, sc.CA, sc.TokenFile, sc.Kubernetes, sc.Kubeconfig, sc.KubeContext, sc.ServerNamespace})
 		if err != nil {
 			return err
 		}

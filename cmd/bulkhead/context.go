@@ -22,12 +22,13 @@ func (a *app) contextCmd() *cobra.Command {
 
 A context is a server under a name. The current one is where commands look,
 unless one of these says something else, the first that is given: --server,
---context or --state; BULKHEAD_SERVER (with BULKHEAD_CA and BULKHEAD_TOKEN_FILE)
+--context, --kube-context or --state; BULKHEAD_SERVER (with BULKHEAD_CA and BULKHEAD_TOKEN_FILE)
 or BULKHEAD_CONTEXT; BULKHEAD_STATE. Without any, and with the context local,
 runs are kept in the state folder of this machine.
 
 Contexts are in bulkhead/config.yaml in $XDG_CONFIG_HOME or ~/.config. A token is
-not: only the name of the file that has it.`,
+not: only the name of the file that has it. Called as kubectl bulkhead, without
+anything that says otherwise, it is the server in the cluster of the kubeconfig.`,
 		Example: `  bulkhead context add prod --server https://bulkhead.example.org:8443 --ca ca.crt --token-file token
   bulkhead context use prod
   bulkhead context use local`,
@@ -39,18 +40,24 @@ not: only the name of the file that has it.`,
 }
 
 func (a *app) contextAddCmd() *cobra.Command {
-	var use bool
+	var use, kubernetes bool
 	cmd := &cobra.Command{
-		Use:     "add NAME --server URL [--ca FILE] [--token-file FILE]",
-		Short:   "Store a server under a name",
-		Example: "  bulkhead context add prod --server https://bulkhead.example.org:8443 --ca ca.crt --token-file token",
-		Args:    exactly("NAME"), ValidArgsFunction: cobra.NoFileCompletions,
+		Use:   "add NAME --server URL|--kubernetes [flags]",
+		Short: "Store a server under a name",
+		Long: `Store a server under a name: one that a URL leads to, with a file that has a
+token, or (--kubernetes) one in a cluster. There the kubeconfig says who we are: a
+token, a client certificate or a plugin, as for kubectl. The server is reached by a
+port-forward, or by its URL if one is given, and trusted because of what it has
+published in the cluster.`,
+		Example: `  bulkhead context add prod --server https://bulkhead.example.org:8443 --ca ca.crt --token-file token
+  bulkhead context add prod --kubernetes --kube-context prod --use`,
+		Args: exactly("NAME"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(_ *cobra.Command, args []string) error {
 			c, err := readConfig()
 			if err != nil {
 				return err
 			}
-			sc, err := a.newContext(c, args[0])
+			sc, err := a.newContext(c, args[0], kubernetes)
 			if err != nil {
 				return err
 			}
@@ -63,34 +70,43 @@ func (a *app) contextAddCmd() *cobra.Command {
 			}
 			a.warnOfToken(sc.TokenFile)
 			if !use {
-				fmt.Fprintf(a.stderr, "context %s: %s; `bulkhead context use %[1]s` makes it the current one\n", sc.name, sc.URL)
+				fmt.Fprintf(a.stderr, "context %s: %s; `bulkhead context use %[1]s` makes it the current one\n", sc.name, &sc.serverAddress)
 				return nil
 			}
 			return a.sayCurrent(c)
 		},
 	}
 	cmd.Flags().BoolVar(&use, "use", false, "make it the current one, too")
+	cmd.Flags().BoolVar(&kubernetes, "kubernetes", false, "the server is in a cluster; see --kube-context, --kubeconfig and --server-namespace")
 	return cmd
 }
 
 // newContext is the context that the flags describe.
-func (a *app) newContext(c *config, name string) (serverContext, error) {
+func (a *app) newContext(c *config, name string, kubernetes bool) (serverContext, error) {
 	p := &a.places
 	if err := checkContextName(name); err != nil {
 		return serverContext{}, err
 	}
 	if old, ok := c.context(name); ok {
-		return serverContext{}, &bulkhead.Error{Code: bulkhead.CodeConflict, Message: fmt.Sprintf("there is a context %s already: %s", name, old.URL),
+		return serverContext{}, &bulkhead.Error{Code: bulkhead.CodeConflict, Message: fmt.Sprintf("there is a context %s already: %s", name, &old.serverAddress),
 			Hint: fmt.Sprintf("bulkhead context rm %s first, or choose another name", name)}
 	}
-	if p.server == "" {
-		return serverContext{}, usage("write its URL: --server https://HOST:PORT", "--server is missing")
-	}
 	sc := serverContext{name, serverAddress{URL: p.server}}
+	kube := kubeAddress{kubernetes, p.kubeconfig, p.kubeContext, p.serverNamespace}
+	switch {
+	case kubernetes && p.tokenFile != "":
+		return serverContext{}, usage("the kubeconfig has what the server needs to know us", "--kubernetes and --token-file exclude each other")
+	case kubernetes:
+		sc.kubeAddress = kube
+	case kube != kubeAddress{}:
+		return serverContext{}, usage("give it, too", "--kube-context, --kubeconfig and --server-namespace belong to --kubernetes")
+	case p.server == "":
+		return serverContext{}, usage("write its URL: --server https://HOST:PORT, or --kubernetes for one in a cluster", "--server is missing")
+	}
 	for _, file := range []struct {
 		from string
 		to   *string
-	}{{p.ca, &sc.CA}, {p.tokenFile, &sc.TokenFile}} {
+	}{{p.ca, &sc.CA}, {p.tokenFile, &sc.TokenFile}, {p.kubeconfig, &sc.Kubeconfig}} {
 		if file.from == "" {
 			continue
 		}
@@ -99,6 +115,9 @@ func (a *app) newContext(c *config, name string) (serverContext, error) {
 			return serverContext{}, err
 		}
 		*file.to = path
+	}
+	if sc.Kubernetes && sc.URL == "" {
+		return sc, nil
 	}
 	// What cannot be used is better said now.
 	_, _, _, err := rpc.Dial(sc.dialOptions())
@@ -151,12 +170,12 @@ func (a *app) sayCurrent(c *config) error {
 	sc, _ := c.context(c.current)
 	chosen := cmp.Or(c.current, localContext)
 	fmt.Fprintf(a.stderr, "the current context is %s", chosen)
-	if sc.URL != "" {
-		fmt.Fprintf(a.stderr, ": %s", sc.URL)
+	if sc.name != "" {
+		fmt.Fprintf(a.stderr, ": %s", &sc.serverAddress)
 	}
 	fmt.Fprintln(a.stderr)
 	for _, name := range []string{"BULKHEAD_SERVER", "BULKHEAD_CONTEXT", "BULKHEAD_STATE"} {
-		if os.Getenv(name) != "" && (name != "BULKHEAD_STATE" || sc.URL != "") {
+		if os.Getenv(name) != "" && (name != "BULKHEAD_STATE" || sc.name != "") {
 			fmt.Fprintf(a.stderr, "  but %s is set, which comes before it; `unset %[1]s`\n", name)
 		}
 	}
@@ -171,6 +190,11 @@ type contextView struct {
 	CA        string `json:"ca"`
 	TokenFile string `json:"token_file"`
 	Current   bool   `json:"current"`
+
+	Kubernetes      bool   `json:"kubernetes"`
+	Kubeconfig      string `json:"kubeconfig"`
+	KubeContext     string `json:"kube_context"`
+	ServerNamespace string `json:"server_namespace"`
 }
 
 func (a *app) contextLsCmd() *cobra.Command {
@@ -187,7 +211,8 @@ func (a *app) contextLsCmd() *cobra.Command {
 			}
 			views := []contextView{}
 			for _, sc := range c.contexts {
-				views = append(views, contextView{sc.name, sc.URL, sc.CA, sc.TokenFile, sc.name == c.current})
+				views = append(views, contextView{sc.name, sc.URL, sc.CA, sc.TokenFile, sc.name == c.current,
+					sc.Kubernetes, sc.Kubeconfig, sc.KubeContext, sc.ServerNamespace})
 			}
 			views = append(views, contextView{Name: localContext, Current: c.current == ""})
 			if out == "json" {
@@ -197,7 +222,8 @@ func (a *app) contextLsCmd() *cobra.Command {
 			fmt.Fprintln(tw, "CURRENT\tNAME\tSERVER\tTOKEN FILE")
 			for _, v := range views {
 				mark := map[bool]string{true: "*"}[v.Current]
-				fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", mark, v.Name, printable(cmp.Or(v.Server, "(this machine)"), 0), printable(v.TokenFile, 0))
+				at := serverAddress{URL: v.Server, kubeAddress: kubeAddress{v.Kubernetes, v.Kubeconfig, v.KubeContext, v.ServerNamespace}}
+				fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", mark, v.Name, printable(cmp.Or(at.String(), "(this machine)"), 0), printable(v.TokenFile, 0))
 			}
 			return tw.Flush()
 		},
@@ -213,7 +239,7 @@ func (a *app) contextShowCmd() *cobra.Command {
 		Short:      "Show where commands look here, and what says so",
 		Args:       exactly(),
 		RunE: func(*cobra.Command, []string) error {
-			p, err := a.place()
+			p, err := a.findPlace()
 			if err != nil {
 				return err
 			}
@@ -223,7 +249,7 @@ func (a *app) contextShowCmd() *cobra.Command {
 					fmt.Fprintf(tw, "%s:\t%s\n", name, printable(value, 0))
 				}
 			}
-			if p.server.URL == "" {
+			if !p.remote() {
 				dir, err := a.stateDir()
 				if err != nil {
 					return err
@@ -232,7 +258,8 @@ func (a *app) contextShowCmd() *cobra.Command {
 				line("State folder", dir)
 			} else {
 				line("Context", p.context)
-				line("Server", p.server.URL)
+				line("Server", p.server.String())
+				line("Kubeconfig", p.server.Kubeconfig)
 				line("CA", p.server.CA)
 				line("Token file", p.server.TokenFile)
 			}
@@ -289,7 +316,7 @@ func completeContexts(_ *cobra.Command, args []string, _ string) ([]string, cobr
 	}
 	var out []string
 	for _, sc := range c.contexts {
-		out = append(out, cobra.CompletionWithDesc(sc.name, sc.URL))
+		out = append(out, cobra.CompletionWithDesc(sc.name, sc.String()))
 	}
 	out = append(out, cobra.CompletionWithDesc(localContext, "this machine"))
 	return out, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder

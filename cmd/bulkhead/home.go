@@ -80,13 +80,35 @@ type resumption struct {
 // place is which home is meant.
 type place struct {
 	server  serverAddress // zero: the state folder of this machine
+	classes string        // namespace of classes in a cluster; "": that of the kubeconfig
 	context string        // its name, if it has one
 	why     string        // what said so; "" if nothing did
 }
 
+// className is the full name of a class: in a cluster it has a namespace.
+func (p *place) className(name string) (string, error) {
+	if !p.server.Kubernetes || name == "" || strings.Contains(name, "/") {
+		return name, nil
+	}
+	namespace := p.classes
+	if namespace == "" {
+		var err error
+		if namespace, err = clusterNamespace(&p.server); err != nil {
+			return "", err
+		}
+	}
+	return namespace + "/" + name, nil
+}
+
+// remote reports whether it is a server.
+func (p *place) remote() bool { return p.server != (serverAddress{}) }
+
 // places are what may say where runs are, as flags. See app.place.
 type places struct {
-	server, ca, tokenFile, context string
+	server, ca, tokenFile, context           string
+	kubeconfig, kubeContext, serverNamespace string
+	namespace                                string
+	plugin                                   bool // we are kubectl bulkhead
 
 	given func(flag string) bool
 }
@@ -98,6 +120,10 @@ func (p *places) define(root *cobra.Command) {
 	fl.StringVar(&p.ca, "ca", "", "with --server: `file` with the certificates that may have signed the server's")
 	fl.StringVar(&p.tokenFile, "token-file", "", "with --server: `file` with the token to show it")
 	fl.StringVar(&p.context, "context", "", "`name` of a server that bulkhead context add has stored; local is this machine")
+	fl.StringVar(&p.kubeContext, "kube-context", "", "`name` of a context of the kubeconfig, in whose cluster the server is; \"\" is the current one")
+	fl.StringVar(&p.kubeconfig, "kubeconfig", "", "with --kube-context: kubeconfig `file` (default as kubectl)")
+	fl.StringVar(&p.serverNamespace, "server-namespace", "", "with --kube-context: `namespace` of the server (default bulkhead)")
+	fl.StringVar(&p.namespace, "namespace", "", "with a server in a cluster: `namespace` of classes that are named without one (default that of the kubeconfig)")
 	p.given = fl.Changed
 }
 
@@ -105,9 +131,22 @@ func (p *places) define(root *cobra.Command) {
 // before the current context. A state folder that was named is one of this
 // machine, so that a script that names one never reaches a server by accident.
 func (a *app) place() (place, error) {
+	p, err := a.findPlace()
+	if err != nil || !p.server.Kubernetes {
+		if err == nil && a.places.namespace != "" {
+			err = usage("write it before the name of the class: NAMESPACE/NAME", "--namespace is of use with a server in a cluster only")
+		}
+		return p, err
+	}
+	p.classes = a.places.namespace
+	// The whole program can go there.
+	return p, becomeWhole()
+}
+
+func (a *app) findPlace() (place, error) {
 	p := &a.places
 	var flags []string
-	for _, name := range []string{"server", "context"} {
+	for _, name := range []string{"server", "context", "kube-context"} {
 		if p.given(name) {
 			flags = append(flags, "--"+name)
 		}
@@ -124,8 +163,12 @@ func (a *app) place() (place, error) {
 		return place{}, usage("write its URL, https://HOST:PORT", "--server is empty")
 	case !p.given("server") && (p.ca != "" || p.tokenFile != ""):
 		return place{}, usage("a context has its own, see bulkhead context add", "--ca and --token-file belong to --server")
+	case !p.given("kube-context") && (p.kubeconfig != "" || p.serverNamespace != ""):
+		return place{}, usage("a context has its own, see bulkhead context add; --kube-context '' is the current one", "--kubeconfig and --server-namespace belong to --kube-context")
 	case p.given("server"):
-		return place{server: serverAddress{p.server, p.ca, p.tokenFile}, why: "--server"}, nil
+		return place{server: serverAddress{URL: p.server, CA: p.ca, TokenFile: p.tokenFile}, why: "--server"}, nil
+	case p.given("kube-context"):
+		return place{server: serverAddress{kubeAddress: kubeAddress{true, p.kubeconfig, p.kubeContext, p.serverNamespace}}, why: "--kube-context"}, nil
 	case p.given("context"):
 		return contextPlace(p.context, "--context")
 	case a.state != "":
@@ -139,7 +182,11 @@ func (a *app) place() (place, error) {
 	case os.Getenv("BULKHEAD_STATE") != "":
 		return place{why: "BULKHEAD_STATE"}, nil
 	}
-	return currentPlace()
+	at, err := currentPlace()
+	if err == nil && at == (place{}) && p.plugin {
+		return place{server: serverAddress{kubeAddress: kubeAddress{Kubernetes: true}}, why: "kubectl"}, nil
+	}
+	return at, err
 }
 
 // contextPlace is the place of a context, and why it is meant.
@@ -175,6 +222,9 @@ func currentPlace() (place, error) {
 // with a flag and not in a way that holds for the next command, too.
 func (a *app) typed(format string, args ...any) string {
 	words := []string{"bulkhead"}
+	if a.places.plugin {
+		words = []string{"kubectl", "bulkhead"}
+	}
 	flag := func(name, value string) {
 		if value != "" {
 			words = append(words, name, shellLine([]string{value}))
@@ -184,6 +234,11 @@ func (a *app) typed(format string, args ...any) string {
 	flag("--server", a.places.server)
 	flag("--ca", a.places.ca)
 	flag("--token-file", a.places.tokenFile)
+	if a.places.given("kube-context") {
+		words = append(words, "--kube-context", shellLine([]string{a.places.kubeContext}))
+	}
+	flag("--kubeconfig", a.places.kubeconfig)
+	flag("--server-namespace", a.places.serverNamespace)
 	return strings.Join(append(words, fmt.Sprintf(format, args...)), " ")
 }
 
@@ -194,8 +249,8 @@ func (a *app) openHome(ctx context.Context) (home, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.server.URL == "" {
+	if !p.remote() {
 		return a.lookFolder(ctx)
 	}
-	return a.openServer(p, triesToAsk)
+	return a.openServer(ctx, p, triesToAsk)
 }

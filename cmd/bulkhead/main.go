@@ -59,6 +59,7 @@ type app struct {
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	// Asked before the worker sets signals right for the scripts.
 	a := &app{stdin: stdin, stdout: stdout, stderr: &messages{w: stderr}, signals: heeded()}
+	a.places.plugin = filepath.Base(os.Args[0]) == "kubectl-bulkhead"
 	root := a.root()
 	root.SetArgs(args)
 	root.SetIn(stdin)
@@ -127,7 +128,10 @@ gives its own exit code, 128+n when signal n ended it.`,
 	// It fails only for a flag that the command has not got.
 	_ = root.MarkPersistentFlagDirname("state")
 	a.places.define(root)
-	completeNoFiles(root, "server")
+	if a.places.plugin {
+		root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl bulkhead"}
+	}
+	completeNoFiles(root, "server", "kube-context", "server-namespace", "namespace")
 	_ = root.RegisterFlagCompletionFunc("context", func(cmd *cobra.Command, _ []string, text string) ([]string, cobra.ShellCompDirective) {
 		return completeContexts(cmd, nil, text)
 	})

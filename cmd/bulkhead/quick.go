@@ -13,6 +13,8 @@ import (
 	_ "embed"
 	"os"
 
+	"connectrpc.com/connect"
+
 	"bulkhead.dev/bulkhead/cmd/bulkhead/packed"
 )
 
@@ -24,6 +26,13 @@ func (a *app) serve(context.Context, *serveFlags) error { return becomeWhole() }
 
 // classFrom is `bulkhead class from`, of the whole program.
 func (a *app) classFrom(context.Context, string, *classFromFlags) error { return becomeWhole() }
+
+// dialCluster and clusterNamespace are the whole program's, which this is by then.
+func (a *app) dialCluster(context.Context, *serverAddress) (client connect.HTTPClient, url, name string, err error) {
+	return nil, "", "", becomeWhole()
+}
+
+func clusterNamespace(*serverAddress) (string, error) { return "", becomeWhole() }
 
 // becomeWhole returns only if it cannot.
 func becomeWhole() error { return packed.Exec(whole, os.Args, os.Environ()) }

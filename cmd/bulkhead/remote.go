@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"connectrpc.com/connect"
+
 	"bulkhead.dev/bulkhead"
 	"bulkhead.dev/bulkhead/rpc"
 )
@@ -28,12 +30,12 @@ const (
 )
 
 // openServer readies calls to a server; the first one connects.
-func (a *app) openServer(p place, tries int) (*remote, error) {
-	client, url, _, err := rpc.Dial(p.server.dialOptions())
+func (a *app) openServer(ctx context.Context, p place, tries int) (*remote, error) {
+	client, url, name, err := a.dial(ctx, p)
 	if err != nil {
 		return nil, err
 	}
-	opts := rpc.ClientOptions{URL: url, HTTP: client, Owner: me(), Tries: tries, Away: a.away(url)}
+	opts := rpc.ClientOptions{URL: url, HTTP: client, Owner: me(), Tries: tries, Away: a.away(name)}
 	if a.hurry {
 		opts.Tries, opts.Timeout, opts.Away = 1, hurryTime, nil
 	} else {
@@ -44,6 +46,15 @@ func (a *app) openServer(p place, tries int) (*remote, error) {
 	s.patient = rpc.NewClient(opts)
 	s.http, _ = client.(*http.Client)
 	return s, nil
+}
+
+// dial is the way to a server, and what to call it.
+func (a *app) dial(ctx context.Context, p place) (client connect.HTTPClient, url, name string, err error) {
+	if p.server.Kubernetes {
+		return a.dialCluster(ctx, &p.server)
+	}
+	client, url, _, err = rpc.Dial(p.server.dialOptions())
+	return client, url, url, err
 }
 
 // hurryTime is how long a shell's completion may wait for a server.

@@ -155,7 +155,7 @@ func (a *app) run(cmd *cobra.Command, f *runFlags, args []string) (err error) {
 		w := bufio.NewWriter(a.stdout)
 		return cmp.Or(dryRun(w, spec, in), w.Flush())
 	}
-	if f.place.server.URL != "" {
+	if f.place.remote() {
 		reading = true // and who reads it closes it
 		return a.runRemote(cmd.Context(), f.place, f, spec, in)
 	}
@@ -212,7 +212,7 @@ func (f *runFlags) spec(cmd *cobra.Command, args []string) (*bulkhead.Spec, erro
 	if err := f.rest(cmd, spec, given); err != nil {
 		return nil, err
 	}
-	if f.place.server.URL != "" {
+	if f.place.remote() {
 		return spec, f.atServer(spec)
 	}
 	return spec, cmp.Or(f.onlyAtServer(spec), f.here(spec))
@@ -255,7 +255,7 @@ func (f *runFlags) inputs(cmd *cobra.Command, spec *bulkhead.Spec) error {
 func (f *runFlags) limits(cmd *cobra.Command, spec *bulkhead.Spec, given func(string) bool) (err error) {
 	if given("limit") || spec.Limit == 0 {
 		spec.Limit = f.limit
-		if f.place.server.URL != "" && !cmd.Flags().Changed("limit") {
+		if f.place.remote() && !cmd.Flags().Changed("limit") {
 			spec.Limit = defaultRemoteLimit
 		}
 	}

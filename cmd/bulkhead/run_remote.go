@@ -73,6 +73,9 @@ func (f *runFlags) atServer(spec *bulkhead.Spec) (err error) {
 	if spec.Class == "" {
 		return usage("bulkhead class ls shows which there are", "--class is missing: which workers of the server are to run it")
 	}
+	if spec.Class, err = f.place.className(spec.Class); err != nil {
+		return err
+	}
 	if spec.Dir != "" && !strings.HasPrefix(spec.Dir, "/") {
 		return usage("it is a folder where the workers are", "--dir %s is not absolute", spec.Dir)
 	}
@@ -102,7 +105,7 @@ func (f *runFlags) onlyAtServer(spec *bulkhead.Spec) error {
 
 // runRemote has a server run what is asked for, and closes the input.
 func (a *app) runRemote(ctx context.Context, p place, f *runFlags, spec *bulkhead.Spec, in *plan.Input) error {
-	s, err := a.openServer(p, triesToSubmit)
+	s, err := a.openServer(ctx, p, triesToSubmit)
 	if err != nil {
 		in.Close()
 		return err

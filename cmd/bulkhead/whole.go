@@ -23,7 +23,10 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/yaml"
 
+	"connectrpc.com/connect"
+
 	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/cmd/bulkhead/cluster"
 	"bulkhead.dev/bulkhead/cmd/bulkhead/serve"
 	"bulkhead.dev/bulkhead/kube"
 )
@@ -48,6 +51,27 @@ func (a *app) serve(ctx context.Context, f *serveFlags) (err error) {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	return serve.Run(ctx, o)
+}
+
+// becomeWhole has nothing to do in the whole program.
+func becomeWhole() error { return nil }
+
+// dialCluster is the way to the server in a cluster, by a kubeconfig.
+func (a *app) dialCluster(ctx context.Context, s *serverAddress) (client connect.HTTPClient, url, name string, err error) {
+	o := s.clusterOptions()
+	server, err := cluster.Dial(ctx, o)
+	if err != nil {
+		return nil, "", "", err
+	}
+	return server.HTTP, server.URL, server.Name, nil
+}
+
+// clusterNamespace is the namespace of a kubeconfig.
+func clusterNamespace(s *serverAddress) (string, error) { return cluster.Namespace(s.clusterOptions()) }
+
+func (s *serverAddress) clusterOptions() cluster.Options {
+	return cluster.Options{Kubeconfig: s.Kubeconfig, Context: s.KubeContext, ServerNamespace: s.ServerNamespace,
+		URL: s.URL, CAFile: s.CA, UserAgent: "bulkhead/" + version}
 }
 
 // classFrom is `bulkhead class from`.
