@@ -84,7 +84,8 @@ func (a *app) report(err error) int {
 	if hint := bulkhead.HintOf(err); hint != "" {
 		fmt.Fprintf(a.stderr, "  %s\n", hint)
 	}
-	if bulkhead.CodeOf(err) == bulkhead.CodeInternal {
+	switch bulkhead.CodeOf(err) {
+	case bulkhead.CodeInternal, bulkhead.CodeUnavailable:
 		return exitInternal
 	}
 	return exitUsage
