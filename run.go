@@ -112,9 +112,15 @@ type Spec struct {
 	Dir     string   `json:"dir"`             // absolute working folder
 	Stdin   *string  `json:"stdin,omitempty"` // template; nil: nothing to read
 	// StdinFile is the SHA-256 of a file of the server that every attempt reads.
-	StdinFile string   `json:"stdin_file,omitempty"`
-	Files     []File   `json:"files,omitempty"` // beside every attempt
-	Inputs    []Source `json:"inputs,omitempty"`
+	StdinFile string `json:"stdin_file,omitempty"`
+	// Interactive: what the script reads comes from who is attached to it. Terminal:
+	// it runs in a terminal, which is as large as Window at first.
+	Interactive bool   `json:"interactive,omitempty"`
+	Terminal    bool   `json:"terminal,omitempty"`
+	Window      Window `json:"window,omitzero"`
+
+	Files  []File   `json:"files,omitempty"` // beside every attempt
+	Inputs []Source `json:"inputs,omitempty"`
 	// InputDir is the absolute folder that relative inputs are in.
 	InputDir string    `json:"input_dir,omitempty"`
 	Columns  []string  `json:"columns,omitempty"` // of every item, in order; empty: one item, nothing is replaced

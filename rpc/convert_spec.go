@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -20,6 +21,7 @@ func SpecMessage(s *bulkhead.Spec) *bulkheadv1.Spec {
 		Retries: int32Of(s.Retries), RetryDelay: durationpb.New(s.RetryDelay), Halt: s.Halt.String(),
 		Canary: int32Of(s.Canary), Priority: int32Of(s.Priority), MaxOutput: s.MaxOutput,
 		Files: each(s.Files, FileMessage), StdinFile: text(s.StdinFile), Shape: ShapeMessage(s.Shape),
+		Interactive: s.Interactive, Terminal: s.Terminal, Window: WindowMessage(s.Window),
 	}
 	if s.Stdin != nil {
 		stdin := text(*s.Stdin)
@@ -39,6 +41,7 @@ func SpecOf(m *bulkheadv1.Spec) (*bulkhead.Spec, error) {
 		Retries: int(m.GetRetries()), RetryDelay: orDefault(m.GetRetryDelay(), bulkhead.DefaultRetryDelay),
 		Canary: int(m.GetCanary()), Priority: int(m.GetPriority()), MaxOutput: m.GetMaxOutput(),
 		Files: each(m.GetFiles(), FileOf), StdinFile: m.GetStdinFile(), Shape: ShapeOf(m.GetShape()),
+		Interactive: m.GetInteractive(), Terminal: m.GetTerminal(), Window: WindowOf(m.GetWindow()),
 	}
 	if m != nil && m.Stdin != nil {
 		stdin := m.GetStdin()
@@ -102,6 +105,21 @@ func ShapeMessage(s bulkhead.Shape) *bulkheadv1.Shape {
 // ShapeOf is the inverse of ShapeMessage.
 func ShapeOf(m *bulkheadv1.Shape) bulkhead.Shape {
 	return bulkhead.Shape{Image: m.GetImage(), CPU: m.GetCpu(), Memory: m.GetMemory()}
+}
+
+// WindowMessage makes a message of a size; none for one that is not known.
+func WindowMessage(w bulkhead.Window) *bulkheadv1.Window {
+	if w == (bulkhead.Window{}) {
+		return nil
+	}
+	return &bulkheadv1.Window{Rows: int32(w.Rows), Columns: int32(w.Columns)}
+}
+
+// WindowOf is the inverse of WindowMessage. A size that no terminal has is the
+// nearest that one can have.
+func WindowOf(m *bulkheadv1.Window) bulkhead.Window {
+	fit := func(n int32) uint16 { return uint16(min(max(n, 0), math.MaxUint16)) }
+	return bulkhead.Window{Rows: fit(m.GetRows()), Columns: fit(m.GetColumns())}
 }
 
 // texts is text for a list; an empty one is none, in both directions.

@@ -103,6 +103,9 @@ func (a *attempt) tell(sig unix.Signal) (alive int) {
 	grouped := !a.reaped()
 	if _, told := h.told[a.pid]; grouped && !told {
 		if err := unix.Kill(-a.pid, sig); err == nil && sig == unix.SIGTERM {
+			if a.console != nil && a.console.terminal {
+				_ = unix.Kill(-a.pid, unix.SIGHUP) // a shell heeds it, and not SIGTERM
+			}
 			_ = unix.Kill(-a.pid, unix.SIGCONT)
 		}
 		h.note(a.pid)

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os"
 	"time"
+
+	"bulkhead.dev/bulkhead"
 )
 
 // Job is one attempt to be made.
@@ -18,6 +20,14 @@ type Job struct {
 	Stdin *string
 	// StdinFile is given to the script as it is, if Stdin is nil.
 	StdinFile *os.File
+	// Attach, if it is set, is called once the script runs, with what its stdin
+	// comes from; Stdin and StdinFile must be nil then. The console is of use until
+	// Run returns.
+	Attach func(*Console)
+	// Terminal: with Attach, the script runs in a terminal of its own, which is as
+	// large as Window at first. Both its streams are Stdout then.
+	Terminal bool
+	Window   bulkhead.Window
 	// Timeout ends the attempt; 0: none. Measured with the monotonic clock.
 	Timeout time.Duration
 	// Grace is the time between SIGTERM and SIGKILL; 0: SIGKILL at once.

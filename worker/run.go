@@ -36,6 +36,7 @@ type attempt struct {
 	timeout time.Time // zero: none
 
 	out, err stream
+	console  *Console // nil: nobody is attached
 	readers  sync.WaitGroup
 	sinking  sync.Mutex   // a script's streams take turns
 	dropped  int64        // under sinking
@@ -81,9 +82,10 @@ func (w *Worker) Run(ctx context.Context, job Job, sink Sink) bulkhead.Result {
 	}
 	a.watch()
 	defer a.limited()()
-	if a.sink != nil {
-		a.readers.Go(a.out.copy)
-		a.readers.Go(a.err.copy)
+	a.read()
+	if a.console != nil {
+		defer a.console.close()
+		job.Attach(a.console)
 	}
 	if ctx.Done() != nil {
 		defer context.AfterFunc(ctx, a.poke)()
@@ -93,6 +95,16 @@ func (w *Worker) Run(ctx context.Context, job Job, sink Sink) bulkhead.Result {
 	duration := time.Since(a.started)
 	a.drain()
 	return a.result(duration)
+}
+
+// read begins to pass on what the script writes.
+func (a *attempt) read() {
+	if a.out.file != nil {
+		a.readers.Go(a.out.copy)
+	}
+	if a.err.file != nil {
+		a.readers.Go(a.err.copy)
+	}
 }
 
 func (a *attempt) notStarted(err error) bulkhead.Result {

@@ -50,8 +50,20 @@ func (a *attempt) start() (err error) {
 		if err != nil {
 			a.out.close()
 			a.err.close()
+			if a.console != nil {
+				a.console.close()
+				a.console = nil
+			}
 		}
 	}()
+	if a.job.Attach != nil && a.job.Terminal {
+		fd, err := a.openTerminal()
+		if err != nil {
+			return err
+		}
+		child = append(child, fd)
+		return a.fork([]uintptr{uintptr(fd), uintptr(fd), uintptr(fd)})
+	}
 	files := [3]uintptr{uintptr(a.w.null), uintptr(a.w.null), uintptr(a.w.null)}
 	fd, mine, err := a.stdin()
 	if err != nil {
@@ -77,6 +89,9 @@ func (a *attempt) start() (err error) {
 // stdin is what the script gets as descriptor 0; mine if it is to be closed.
 func (a *attempt) stdin() (fd int, mine bool, err error) {
 	switch {
+	case a.job.Attach != nil:
+		fd, err = a.openInput()
+		return fd, err == nil, err
 	case a.job.Stdin != nil && *a.job.Stdin != "":
 		fd, err = memory(*a.job.Stdin)
 		return fd, err == nil, err
@@ -133,6 +148,7 @@ func (a *attempt) fork(files []uintptr) error {
 		Dir: a.job.Dir, Env: a.job.Env, Files: files,
 		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &a.pidfd},
 	}
+	attr.Sys.Setctty = a.console != nil && a.console.terminal // descriptor 0
 	w := a.w
 	w.forking.Lock()
 	defer w.forking.Unlock()

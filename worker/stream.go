@@ -29,16 +29,23 @@ func (s *stream) open(a *attempt, n int) (fd int, err error) {
 	// poller does not take (fs.epoll.max_user_watches) has no deadlines: better
 	// now than in the middle of the output.
 	nonblock(p[0])
-	s.a, s.n = a, n
-	s.file = os.NewFile(uintptr(p[0]), "pipe")
+	if err = s.watch(a, n, os.NewFile(uintptr(p[0]), "pipe")); err != nil {
+		unix.Close(p[1])
+		return -1, err
+	}
+	return p[1], nil
+}
+
+// watch makes a file that does not block what the stream is read from.
+func (s *stream) watch(a *attempt, n int, file *os.File) (err error) {
+	s.a, s.n, s.file = a, n, file
 	if err = s.file.SetReadDeadline(time.Time{}); err == nil {
 		s.conn, err = s.file.SyscallConn()
 	}
 	if err != nil {
-		unix.Close(p[1])
-		return -1, fmt.Errorf("watch a pipe: %w", err)
+		return fmt.Errorf("watch %s: %w", file.Name(), err)
 	}
-	return p[1], nil
+	return nil
 }
 
 // nonblock is unix.SetNonblock for a descriptor that we have just made: it has
@@ -131,6 +138,9 @@ const (
 // pass gives p to the sink, again and again until it is taken.
 func (s *stream) pass(p []byte) {
 	a := s.a
+	if a.sink == nil {
+		return // a terminal is read all the same, or its script would wait
+	}
 	at := time.Now()
 	a.sinking.Lock()
 	defer a.sinking.Unlock()

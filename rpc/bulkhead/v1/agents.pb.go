@@ -341,7 +341,10 @@ type Lease struct {
 	// How long the agent may keep the attempt going without having renewed the
 	// lease; then it ends it, because somebody else may be given the item.
 	Keep          *durationpb.Duration `protobuf:"bytes,14,opt,name=keep,proto3" json:"keep,omitempty"`
-	Echo          bool                 `protobuf:"varint,15,opt,name=echo,proto3" json:"echo,omitempty"` // write output to the agent's own standard output, too
+	Echo          bool                 `protobuf:"varint,15,opt,name=echo,proto3" json:"echo,omitempty"`               // write output to the agent's own standard output, too
+	Interactive   bool                 `protobuf:"varint,16,opt,name=interactive,proto3" json:"interactive,omitempty"` // stdin comes through Attend
+	Terminal      bool                 `protobuf:"varint,17,opt,name=terminal,proto3" json:"terminal,omitempty"`
+	Window        *Window              `protobuf:"bytes,18,opt,name=window,proto3" json:"window,omitempty"` // of the terminal, at first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -481,6 +484,235 @@ func (x *Lease) GetEcho() bool {
 	return false
 }
 
+func (x *Lease) GetInteractive() bool {
+	if x != nil {
+		return x.Interactive
+	}
+	return false
+}
+
+func (x *Lease) GetTerminal() bool {
+	if x != nil {
+		return x.Terminal
+	}
+	return false
+}
+
+func (x *Lease) GetWindow() *Window {
+	if x != nil {
+		return x.Window
+	}
+	return nil
+}
+
+// AttendRequest is first which attempt it is, and then what it does.
+type AttendRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Agent   *Agent                 `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`      // in the first one
+	Lease   *Held                  `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`      // in the first one
+	Attempt int32                  `protobuf:"varint,3,opt,name=attempt,proto3" json:"attempt,omitempty"` // in the first one
+	// Output, or the last of it. The server keeps what PushOutput brings; this is what
+	// makes it quick, and may have gaps.
+	Offset        int64    `protobuf:"varint,4,opt,name=offset,proto3" json:"offset,omitempty"` // bytes that the script wrote before the chunks
+	Chunks        []*Chunk `protobuf:"bytes,5,rep,name=chunks,proto3" json:"chunks,omitempty"`
+	Most          int64    `protobuf:"varint,6,opt,name=most,proto3" json:"most,omitempty"`  // bytes that will be kept; what comes behind them is only here
+	Typed         *Typed   `protobuf:"bytes,7,opt,name=typed,proto3" json:"typed,omitempty"` // of the one who was named last
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttendRequest) Reset() {
+	*x = AttendRequest{}
+	mi := &file_bulkhead_v1_agents_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttendRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttendRequest) ProtoMessage() {}
+
+func (x *AttendRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bulkhead_v1_agents_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttendRequest.ProtoReflect.Descriptor instead.
+func (*AttendRequest) Descriptor() ([]byte, []int) {
+	return file_bulkhead_v1_agents_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *AttendRequest) GetAgent() *Agent {
+	if x != nil {
+		return x.Agent
+	}
+	return nil
+}
+
+func (x *AttendRequest) GetLease() *Held {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *AttendRequest) GetAttempt() int32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *AttendRequest) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *AttendRequest) GetChunks() []*Chunk {
+	if x != nil {
+		return x.Chunks
+	}
+	return nil
+}
+
+func (x *AttendRequest) GetMost() int64 {
+	if x != nil {
+		return x.Most
+	}
+	return 0
+}
+
+func (x *AttendRequest) GetTyped() *Typed {
+	if x != nil {
+		return x.Typed
+	}
+	return nil
+}
+
+type AttendResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Writer        *Writer                `protobuf:"bytes,1,opt,name=writer,proto3" json:"writer,omitempty"`
+	Input         *Input                 `protobuf:"bytes,2,opt,name=input,proto3" json:"input,omitempty"`
+	Window        *Window                `protobuf:"bytes,3,opt,name=window,proto3" json:"window,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttendResponse) Reset() {
+	*x = AttendResponse{}
+	mi := &file_bulkhead_v1_agents_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttendResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttendResponse) ProtoMessage() {}
+
+func (x *AttendResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bulkhead_v1_agents_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttendResponse.ProtoReflect.Descriptor instead.
+func (*AttendResponse) Descriptor() ([]byte, []int) {
+	return file_bulkhead_v1_agents_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *AttendResponse) GetWriter() *Writer {
+	if x != nil {
+		return x.Writer
+	}
+	return nil
+}
+
+func (x *AttendResponse) GetInput() *Input {
+	if x != nil {
+		return x.Input
+	}
+	return nil
+}
+
+func (x *AttendResponse) GetWindow() *Window {
+	if x != nil {
+		return x.Window
+	}
+	return nil
+}
+
+// Writer is who types from here on. The agent answers with a Typed.
+type Writer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Writer        uint64                 `protobuf:"fixed64,1,opt,name=writer,proto3" json:"writer,omitempty"`
+	Offset        int64                  `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"` // of the first byte to come, if it is another one than before
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Writer) Reset() {
+	*x = Writer{}
+	mi := &file_bulkhead_v1_agents_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Writer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Writer) ProtoMessage() {}
+
+func (x *Writer) ProtoReflect() protoreflect.Message {
+	mi := &file_bulkhead_v1_agents_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Writer.ProtoReflect.Descriptor instead.
+func (*Writer) Descriptor() ([]byte, []int) {
+	return file_bulkhead_v1_agents_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Writer) GetWriter() uint64 {
+	if x != nil {
+		return x.Writer
+	}
+	return 0
+}
+
+func (x *Writer) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
 type RenewRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Agent *Agent                 `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`
@@ -494,7 +726,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_bulkhead_v1_agents_proto_msgTypes[5]
+	mi := &file_bulkhead_v1_agents_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -506,7 +738,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_agents_proto_msgTypes[5]
+	mi := &file_bulkhead_v1_agents_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -519,7 +751,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_agents_proto_rawDescGZIP(), []int{5}
+	return file_bulkhead_v1_agents_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RenewRequest) GetAgent() *Agent {
@@ -562,7 +794,7 @@ type Held struct {
 
 func (x *Held) Reset() {
 	*x = Held{}
-	mi := &file_bulkhead_v1_agents_proto_msgTypes[6]
+	mi := &file_bulkhead_v1_agents_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -574,7 +806,7 @@ func (x *Held) String() string {
 func (*Held) ProtoMessage() {}
 
 func (x *Held) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_agents_proto_msgTypes[6]
+	mi := &file_bulkhead_v1_agents_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -587,7 +819,7 @@ func (x *Held) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Held.ProtoReflect.Descriptor instead.
 func (*Held) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_agents_proto_rawDescGZIP(), []int{6}
+	return file_bulkhead_v1_agents_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Held) GetRun() int64 {
@@ -621,7 +853,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_bulkhead_v1_agents_proto_msgTypes[7]
+	mi := &file_bulkhead_v1_agents_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -633,7 +865,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_agents_proto_msgTypes[7]
+	mi := &file_bulkhead_v1_agents_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -646,7 +878,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_agents_proto_rawDescGZIP(), []int{7}
+	return file_bulkhead_v1_agents_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RenewResponse) GetStop() []uint64 {
@@ -673,7 +905,7 @@ type PushOutputRequest struct {
 
 func (x *PushOutputRequest) Reset() {
 	*x = PushOutputRequest{}
-	mi := &file_bulkhead_v1_agents_proto_msgTypes[8]
+	mi := &file_bulkhead_v1_agents_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -685,7 +917,7 @@ func (x *PushOutputRequest) String() string {
 func (*PushOutputRequest) ProtoMessage() {}
 
 func (x *PushOutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_agents_proto_msgTypes[8]
+	mi := &file_bulkhead_v1_agents_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -698,7 +930,7 @@ func (x *PushOutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushOutputRequest.ProtoReflect.Descriptor instead.
 func (*PushOutputRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_agents_proto_rawDescGZIP(), []int{8}
+	return file_bulkhead_v1_agents_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PushOutputRequest) GetAgent() *Agent {
@@ -729,7 +961,7 @@ type Output struct {
 
 func (x *Output) Reset() {
 	*x = Output{}
-	mi := &file_bulkhead_v1_agents_proto_msgTypes[9]
+	mi := &file_bulkhead_v1_agents_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -741,7 +973,7 @@ func (x *Output) String() string {
 func (*Output) ProtoMessage() {}
 
 func (x *Output) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_agents_proto_msgTypes[9]
+	mi := &file_bulkhead_v1_agents_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -754,7 +986,7 @@ func (x *Output) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Output.ProtoReflect.Descriptor instead.
 func (*Output) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_agents_proto_rawDescGZIP(), []int{9}
+	return file_bulkhead_v1_agents_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Output) GetRun() int64 {
@@ -801,7 +1033,7 @@ type PushOutputResponse struct {
 
 func (x *PushOutputResponse) Reset() {
 	*x = PushOutputResponse{}
-	mi := &file_bulkhead_v1_agents_proto_msgTypes[10]
+	mi := &file_bulkhead_v1_agents_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -813,7 +1045,7 @@ func (x *PushOutputResponse) String() string {
 func (*PushOutputResponse) ProtoMessage() {}
 
 func (x *PushOutputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_agents_proto_msgTypes[10]
+	mi := &file_bulkhead_v1_agents_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -826,7 +1058,7 @@ func (x *PushOutputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushOutputResponse.ProtoReflect.Descriptor instead.
 func (*PushOutputResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_agents_proto_rawDescGZIP(), []int{10}
+	return file_bulkhead_v1_agents_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PushOutputResponse) GetReceived() []*Received {
@@ -847,7 +1079,7 @@ type Received struct {
 
 func (x *Received) Reset() {
 	*x = Received{}
-	mi := &file_bulkhead_v1_agents_proto_msgTypes[11]
+	mi := &file_bulkhead_v1_agents_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -859,7 +1091,7 @@ func (x *Received) String() string {
 func (*Received) ProtoMessage() {}
 
 func (x *Received) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_agents_proto_msgTypes[11]
+	mi := &file_bulkhead_v1_agents_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -872,7 +1104,7 @@ func (x *Received) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Received.ProtoReflect.Descriptor instead.
 func (*Received) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_agents_proto_rawDescGZIP(), []int{11}
+	return file_bulkhead_v1_agents_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Received) GetHave() int64 {
@@ -900,7 +1132,7 @@ type ReadFileRequest struct {
 
 func (x *ReadFileRequest) Reset() {
 	*x = ReadFileRequest{}
-	mi := &file_bulkhead_v1_agents_proto_msgTypes[12]
+	mi := &file_bulkhead_v1_agents_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -912,7 +1144,7 @@ func (x *ReadFileRequest) String() string {
 func (*ReadFileRequest) ProtoMessage() {}
 
 func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_agents_proto_msgTypes[12]
+	mi := &file_bulkhead_v1_agents_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -925,7 +1157,7 @@ func (x *ReadFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadFileRequest.ProtoReflect.Descriptor instead.
 func (*ReadFileRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_agents_proto_rawDescGZIP(), []int{12}
+	return file_bulkhead_v1_agents_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ReadFileRequest) GetAgent() *Agent {
@@ -958,7 +1190,7 @@ type ReadFileResponse struct {
 
 func (x *ReadFileResponse) Reset() {
 	*x = ReadFileResponse{}
-	mi := &file_bulkhead_v1_agents_proto_msgTypes[13]
+	mi := &file_bulkhead_v1_agents_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1202,7 @@ func (x *ReadFileResponse) String() string {
 func (*ReadFileResponse) ProtoMessage() {}
 
 func (x *ReadFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_agents_proto_msgTypes[13]
+	mi := &file_bulkhead_v1_agents_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1215,7 @@ func (x *ReadFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadFileResponse.ProtoReflect.Descriptor instead.
 func (*ReadFileResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_agents_proto_rawDescGZIP(), []int{13}
+	return file_bulkhead_v1_agents_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ReadFileResponse) GetData() []byte {
@@ -1020,7 +1252,7 @@ const file_bulkhead_v1_agents_proto_rawDesc = "" +
 	"\x04rest\x18\x06 \x03(\v2\x12.bulkhead.v1.ChunkR\x04rest\"R\n" +
 	"\x10ExchangeResponse\x12(\n" +
 	"\x05lease\x18\x01 \x01(\v2\x12.bulkhead.v1.LeaseR\x05lease\x12\x14\n" +
-	"\x05leave\x18\x02 \x01(\bR\x05leave\"\xd0\x03\n" +
+	"\x05leave\x18\x02 \x01(\bR\x05leave\"\xbb\x04\n" +
 	"\x05Lease\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\x03R\x03run\x12\x12\n" +
 	"\x04item\x18\x02 \x01(\x03R\x04item\x12\x18\n" +
@@ -1039,8 +1271,26 @@ const file_bulkhead_v1_agents_proto_rawDesc = "" +
 	"\n" +
 	"max_output\x18\r \x01(\x03R\tmaxOutput\x12-\n" +
 	"\x04keep\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\x04keep\x12\x12\n" +
-	"\x04echo\x18\x0f \x01(\bR\x04echoB\b\n" +
-	"\x06_stdin\"\x8d\x01\n" +
+	"\x04echo\x18\x0f \x01(\bR\x04echo\x12 \n" +
+	"\vinteractive\x18\x10 \x01(\bR\vinteractive\x12\x1a\n" +
+	"\bterminal\x18\x11 \x01(\bR\bterminal\x12+\n" +
+	"\x06window\x18\x12 \x01(\v2\x13.bulkhead.v1.WindowR\x06windowB\b\n" +
+	"\x06_stdin\"\xfe\x01\n" +
+	"\rAttendRequest\x12(\n" +
+	"\x05agent\x18\x01 \x01(\v2\x12.bulkhead.v1.AgentR\x05agent\x12'\n" +
+	"\x05lease\x18\x02 \x01(\v2\x11.bulkhead.v1.HeldR\x05lease\x12\x18\n" +
+	"\aattempt\x18\x03 \x01(\x05R\aattempt\x12\x16\n" +
+	"\x06offset\x18\x04 \x01(\x03R\x06offset\x12*\n" +
+	"\x06chunks\x18\x05 \x03(\v2\x12.bulkhead.v1.ChunkR\x06chunks\x12\x12\n" +
+	"\x04most\x18\x06 \x01(\x03R\x04most\x12(\n" +
+	"\x05typed\x18\a \x01(\v2\x12.bulkhead.v1.TypedR\x05typed\"\x94\x01\n" +
+	"\x0eAttendResponse\x12+\n" +
+	"\x06writer\x18\x01 \x01(\v2\x13.bulkhead.v1.WriterR\x06writer\x12(\n" +
+	"\x05input\x18\x02 \x01(\v2\x12.bulkhead.v1.InputR\x05input\x12+\n" +
+	"\x06window\x18\x03 \x01(\v2\x13.bulkhead.v1.WindowR\x06window\"8\n" +
+	"\x06Writer\x12\x16\n" +
+	"\x06writer\x18\x01 \x01(\x06R\x06writer\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x03R\x06offset\"\x8d\x01\n" +
 	"\fRenewRequest\x12(\n" +
 	"\x05agent\x18\x01 \x01(\v2\x12.bulkhead.v1.AgentR\x05agent\x12%\n" +
 	"\x04held\x18\x02 \x03(\v2\x11.bulkhead.v1.HeldR\x04held\x12\x12\n" +
@@ -1072,13 +1322,14 @@ const file_bulkhead_v1_agents_proto_rawDesc = "" +
 	"\x06sha256\x18\x02 \x01(\tR\x06sha256\x12\x16\n" +
 	"\x06offset\x18\x03 \x01(\x03R\x06offset\"&\n" +
 	"\x10ReadFileResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\xb1\x02\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\xf8\x02\n" +
 	"\fAgentService\x12G\n" +
 	"\bExchange\x12\x1c.bulkhead.v1.ExchangeRequest\x1a\x1d.bulkhead.v1.ExchangeResponse\x12>\n" +
 	"\x05Renew\x12\x19.bulkhead.v1.RenewRequest\x1a\x1a.bulkhead.v1.RenewResponse\x12M\n" +
 	"\n" +
 	"PushOutput\x12\x1e.bulkhead.v1.PushOutputRequest\x1a\x1f.bulkhead.v1.PushOutputResponse\x12I\n" +
-	"\bReadFile\x12\x1c.bulkhead.v1.ReadFileRequest\x1a\x1d.bulkhead.v1.ReadFileResponse0\x01B2Z0bulkhead.dev/bulkhead/rpc/bulkhead/v1;bulkheadv1b\x06proto3"
+	"\bReadFile\x12\x1c.bulkhead.v1.ReadFileRequest\x1a\x1d.bulkhead.v1.ReadFileResponse0\x01\x12E\n" +
+	"\x06Attend\x12\x1a.bulkhead.v1.AttendRequest\x1a\x1b.bulkhead.v1.AttendResponse(\x010\x01B2Z0bulkhead.dev/bulkhead/rpc/bulkhead/v1;bulkheadv1b\x06proto3"
 
 var (
 	file_bulkhead_v1_agents_proto_rawDescOnce sync.Once
@@ -1092,57 +1343,73 @@ func file_bulkhead_v1_agents_proto_rawDescGZIP() []byte {
 	return file_bulkhead_v1_agents_proto_rawDescData
 }
 
-var file_bulkhead_v1_agents_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_bulkhead_v1_agents_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_bulkhead_v1_agents_proto_goTypes = []any{
 	(*Agent)(nil),               // 0: bulkhead.v1.Agent
 	(*ExchangeRequest)(nil),     // 1: bulkhead.v1.ExchangeRequest
 	(*Done)(nil),                // 2: bulkhead.v1.Done
 	(*ExchangeResponse)(nil),    // 3: bulkhead.v1.ExchangeResponse
 	(*Lease)(nil),               // 4: bulkhead.v1.Lease
-	(*RenewRequest)(nil),        // 5: bulkhead.v1.RenewRequest
-	(*Held)(nil),                // 6: bulkhead.v1.Held
-	(*RenewResponse)(nil),       // 7: bulkhead.v1.RenewResponse
-	(*PushOutputRequest)(nil),   // 8: bulkhead.v1.PushOutputRequest
-	(*Output)(nil),              // 9: bulkhead.v1.Output
-	(*PushOutputResponse)(nil),  // 10: bulkhead.v1.PushOutputResponse
-	(*Received)(nil),            // 11: bulkhead.v1.Received
-	(*ReadFileRequest)(nil),     // 12: bulkhead.v1.ReadFileRequest
-	(*ReadFileResponse)(nil),    // 13: bulkhead.v1.ReadFileResponse
-	(*Result)(nil),              // 14: bulkhead.v1.Result
-	(*Chunk)(nil),               // 15: bulkhead.v1.Chunk
-	(*File)(nil),                // 16: bulkhead.v1.File
-	(*durationpb.Duration)(nil), // 17: google.protobuf.Duration
+	(*AttendRequest)(nil),       // 5: bulkhead.v1.AttendRequest
+	(*AttendResponse)(nil),      // 6: bulkhead.v1.AttendResponse
+	(*Writer)(nil),              // 7: bulkhead.v1.Writer
+	(*RenewRequest)(nil),        // 8: bulkhead.v1.RenewRequest
+	(*Held)(nil),                // 9: bulkhead.v1.Held
+	(*RenewResponse)(nil),       // 10: bulkhead.v1.RenewResponse
+	(*PushOutputRequest)(nil),   // 11: bulkhead.v1.PushOutputRequest
+	(*Output)(nil),              // 12: bulkhead.v1.Output
+	(*PushOutputResponse)(nil),  // 13: bulkhead.v1.PushOutputResponse
+	(*Received)(nil),            // 14: bulkhead.v1.Received
+	(*ReadFileRequest)(nil),     // 15: bulkhead.v1.ReadFileRequest
+	(*ReadFileResponse)(nil),    // 16: bulkhead.v1.ReadFileResponse
+	(*Result)(nil),              // 17: bulkhead.v1.Result
+	(*Chunk)(nil),               // 18: bulkhead.v1.Chunk
+	(*File)(nil),                // 19: bulkhead.v1.File
+	(*durationpb.Duration)(nil), // 20: google.protobuf.Duration
+	(*Window)(nil),              // 21: bulkhead.v1.Window
+	(*Typed)(nil),               // 22: bulkhead.v1.Typed
+	(*Input)(nil),               // 23: bulkhead.v1.Input
 }
 var file_bulkhead_v1_agents_proto_depIdxs = []int32{
 	0,  // 0: bulkhead.v1.ExchangeRequest.agent:type_name -> bulkhead.v1.Agent
 	2,  // 1: bulkhead.v1.ExchangeRequest.done:type_name -> bulkhead.v1.Done
-	14, // 2: bulkhead.v1.Done.result:type_name -> bulkhead.v1.Result
-	15, // 3: bulkhead.v1.Done.rest:type_name -> bulkhead.v1.Chunk
+	17, // 2: bulkhead.v1.Done.result:type_name -> bulkhead.v1.Result
+	18, // 3: bulkhead.v1.Done.rest:type_name -> bulkhead.v1.Chunk
 	4,  // 4: bulkhead.v1.ExchangeResponse.lease:type_name -> bulkhead.v1.Lease
-	16, // 5: bulkhead.v1.Lease.files:type_name -> bulkhead.v1.File
-	17, // 6: bulkhead.v1.Lease.timeout:type_name -> google.protobuf.Duration
-	17, // 7: bulkhead.v1.Lease.grace:type_name -> google.protobuf.Duration
-	17, // 8: bulkhead.v1.Lease.keep:type_name -> google.protobuf.Duration
-	0,  // 9: bulkhead.v1.RenewRequest.agent:type_name -> bulkhead.v1.Agent
-	6,  // 10: bulkhead.v1.RenewRequest.held:type_name -> bulkhead.v1.Held
-	0,  // 11: bulkhead.v1.PushOutputRequest.agent:type_name -> bulkhead.v1.Agent
-	9,  // 12: bulkhead.v1.PushOutputRequest.outputs:type_name -> bulkhead.v1.Output
-	15, // 13: bulkhead.v1.Output.chunks:type_name -> bulkhead.v1.Chunk
-	11, // 14: bulkhead.v1.PushOutputResponse.received:type_name -> bulkhead.v1.Received
-	0,  // 15: bulkhead.v1.ReadFileRequest.agent:type_name -> bulkhead.v1.Agent
-	1,  // 16: bulkhead.v1.AgentService.Exchange:input_type -> bulkhead.v1.ExchangeRequest
-	5,  // 17: bulkhead.v1.AgentService.Renew:input_type -> bulkhead.v1.RenewRequest
-	8,  // 18: bulkhead.v1.AgentService.PushOutput:input_type -> bulkhead.v1.PushOutputRequest
-	12, // 19: bulkhead.v1.AgentService.ReadFile:input_type -> bulkhead.v1.ReadFileRequest
-	3,  // 20: bulkhead.v1.AgentService.Exchange:output_type -> bulkhead.v1.ExchangeResponse
-	7,  // 21: bulkhead.v1.AgentService.Renew:output_type -> bulkhead.v1.RenewResponse
-	10, // 22: bulkhead.v1.AgentService.PushOutput:output_type -> bulkhead.v1.PushOutputResponse
-	13, // 23: bulkhead.v1.AgentService.ReadFile:output_type -> bulkhead.v1.ReadFileResponse
-	20, // [20:24] is the sub-list for method output_type
-	16, // [16:20] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	19, // 5: bulkhead.v1.Lease.files:type_name -> bulkhead.v1.File
+	20, // 6: bulkhead.v1.Lease.timeout:type_name -> google.protobuf.Duration
+	20, // 7: bulkhead.v1.Lease.grace:type_name -> google.protobuf.Duration
+	20, // 8: bulkhead.v1.Lease.keep:type_name -> google.protobuf.Duration
+	21, // 9: bulkhead.v1.Lease.window:type_name -> bulkhead.v1.Window
+	0,  // 10: bulkhead.v1.AttendRequest.agent:type_name -> bulkhead.v1.Agent
+	9,  // 11: bulkhead.v1.AttendRequest.lease:type_name -> bulkhead.v1.Held
+	18, // 12: bulkhead.v1.AttendRequest.chunks:type_name -> bulkhead.v1.Chunk
+	22, // 13: bulkhead.v1.AttendRequest.typed:type_name -> bulkhead.v1.Typed
+	7,  // 14: bulkhead.v1.AttendResponse.writer:type_name -> bulkhead.v1.Writer
+	23, // 15: bulkhead.v1.AttendResponse.input:type_name -> bulkhead.v1.Input
+	21, // 16: bulkhead.v1.AttendResponse.window:type_name -> bulkhead.v1.Window
+	0,  // 17: bulkhead.v1.RenewRequest.agent:type_name -> bulkhead.v1.Agent
+	9,  // 18: bulkhead.v1.RenewRequest.held:type_name -> bulkhead.v1.Held
+	0,  // 19: bulkhead.v1.PushOutputRequest.agent:type_name -> bulkhead.v1.Agent
+	12, // 20: bulkhead.v1.PushOutputRequest.outputs:type_name -> bulkhead.v1.Output
+	18, // 21: bulkhead.v1.Output.chunks:type_name -> bulkhead.v1.Chunk
+	14, // 22: bulkhead.v1.PushOutputResponse.received:type_name -> bulkhead.v1.Received
+	0,  // 23: bulkhead.v1.ReadFileRequest.agent:type_name -> bulkhead.v1.Agent
+	1,  // 24: bulkhead.v1.AgentService.Exchange:input_type -> bulkhead.v1.ExchangeRequest
+	8,  // 25: bulkhead.v1.AgentService.Renew:input_type -> bulkhead.v1.RenewRequest
+	11, // 26: bulkhead.v1.AgentService.PushOutput:input_type -> bulkhead.v1.PushOutputRequest
+	15, // 27: bulkhead.v1.AgentService.ReadFile:input_type -> bulkhead.v1.ReadFileRequest
+	5,  // 28: bulkhead.v1.AgentService.Attend:input_type -> bulkhead.v1.AttendRequest
+	3,  // 29: bulkhead.v1.AgentService.Exchange:output_type -> bulkhead.v1.ExchangeResponse
+	10, // 30: bulkhead.v1.AgentService.Renew:output_type -> bulkhead.v1.RenewResponse
+	13, // 31: bulkhead.v1.AgentService.PushOutput:output_type -> bulkhead.v1.PushOutputResponse
+	16, // 32: bulkhead.v1.AgentService.ReadFile:output_type -> bulkhead.v1.ReadFileResponse
+	6,  // 33: bulkhead.v1.AgentService.Attend:output_type -> bulkhead.v1.AttendResponse
+	29, // [29:34] is the sub-list for method output_type
+	24, // [24:29] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_bulkhead_v1_agents_proto_init() }
@@ -1158,7 +1425,7 @@ func file_bulkhead_v1_agents_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bulkhead_v1_agents_proto_rawDesc), len(file_bulkhead_v1_agents_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -350,6 +350,9 @@ type Spec struct {
 	Files         []*File                `protobuf:"bytes,23,rep,name=files,proto3" json:"files,omitempty"`
 	StdinFile     string                 `protobuf:"bytes,24,opt,name=stdin_file,json=stdinFile,proto3" json:"stdin_file,omitempty"` // SHA-256 of a file that every attempt reads; excludes stdin
 	Shape         *Shape                 `protobuf:"bytes,25,opt,name=shape,proto3" json:"shape,omitempty"`
+	Interactive   bool                   `protobuf:"varint,26,opt,name=interactive,proto3" json:"interactive,omitempty"` // stdin comes from who is attached; only of a single script without retries
+	Terminal      bool                   `protobuf:"varint,27,opt,name=terminal,proto3" json:"terminal,omitempty"`       // the script runs in a terminal; only with interactive
+	Window        *Window                `protobuf:"bytes,29,opt,name=window,proto3" json:"window,omitempty"`            // of the terminal, at first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -559,6 +562,80 @@ func (x *Spec) GetShape() *Shape {
 	return nil
 }
 
+func (x *Spec) GetInteractive() bool {
+	if x != nil {
+		return x.Interactive
+	}
+	return false
+}
+
+func (x *Spec) GetTerminal() bool {
+	if x != nil {
+		return x.Terminal
+	}
+	return false
+}
+
+func (x *Spec) GetWindow() *Window {
+	if x != nil {
+		return x.Window
+	}
+	return nil
+}
+
+// Window is the size of a terminal, in characters.
+type Window struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rows          int32                  `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`
+	Columns       int32                  `protobuf:"varint,2,opt,name=columns,proto3" json:"columns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Window) Reset() {
+	*x = Window{}
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Window) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Window) ProtoMessage() {}
+
+func (x *Window) ProtoReflect() protoreflect.Message {
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Window.ProtoReflect.Descriptor instead.
+func (*Window) Descriptor() ([]byte, []int) {
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Window) GetRows() int32 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *Window) GetColumns() int32 {
+	if x != nil {
+		return x.Columns
+	}
+	return 0
+}
+
 // Source is where items came from.
 type Source struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -572,7 +649,7 @@ type Source struct {
 
 func (x *Source) Reset() {
 	*x = Source{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[2]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -584,7 +661,7 @@ func (x *Source) String() string {
 func (*Source) ProtoMessage() {}
 
 func (x *Source) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[2]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -597,7 +674,7 @@ func (x *Source) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Source.ProtoReflect.Descriptor instead.
 func (*Source) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{2}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Source) GetName() string {
@@ -640,7 +717,7 @@ type Pool struct {
 
 func (x *Pool) Reset() {
 	*x = Pool{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[3]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -652,7 +729,7 @@ func (x *Pool) String() string {
 func (*Pool) ProtoMessage() {}
 
 func (x *Pool) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[3]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -665,7 +742,7 @@ func (x *Pool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pool.ProtoReflect.Descriptor instead.
 func (*Pool) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{3}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Pool) GetName() string {
@@ -702,7 +779,7 @@ type File struct {
 
 func (x *File) Reset() {
 	*x = File{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[4]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -714,7 +791,7 @@ func (x *File) String() string {
 func (*File) ProtoMessage() {}
 
 func (x *File) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[4]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -727,7 +804,7 @@ func (x *File) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use File.ProtoReflect.Descriptor instead.
 func (*File) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{4}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *File) GetSha256() string {
@@ -770,7 +847,7 @@ type Shape struct {
 
 func (x *Shape) Reset() {
 	*x = Shape{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[5]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -782,7 +859,7 @@ func (x *Shape) String() string {
 func (*Shape) ProtoMessage() {}
 
 func (x *Shape) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[5]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -795,7 +872,7 @@ func (x *Shape) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shape.ProtoReflect.Descriptor instead.
 func (*Shape) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{5}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Shape) GetImage() string {
@@ -841,7 +918,7 @@ type Run struct {
 
 func (x *Run) Reset() {
 	*x = Run{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[6]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -853,7 +930,7 @@ func (x *Run) String() string {
 func (*Run) ProtoMessage() {}
 
 func (x *Run) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[6]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -866,7 +943,7 @@ func (x *Run) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Run.ProtoReflect.Descriptor instead.
 func (*Run) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{6}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Run) GetId() int64 {
@@ -975,7 +1052,7 @@ type Counts struct {
 
 func (x *Counts) Reset() {
 	*x = Counts{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[7]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -987,7 +1064,7 @@ func (x *Counts) String() string {
 func (*Counts) ProtoMessage() {}
 
 func (x *Counts) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[7]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1000,7 +1077,7 @@ func (x *Counts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counts.ProtoReflect.Descriptor instead.
 func (*Counts) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{7}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Counts) GetQueued() int64 {
@@ -1056,7 +1133,7 @@ type Item struct {
 
 func (x *Item) Reset() {
 	*x = Item{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[8]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1068,7 +1145,7 @@ func (x *Item) String() string {
 func (*Item) ProtoMessage() {}
 
 func (x *Item) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[8]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1081,7 +1158,7 @@ func (x *Item) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Item.ProtoReflect.Descriptor instead.
 func (*Item) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{8}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Item) GetIndex() int64 {
@@ -1118,7 +1195,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[9]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1130,7 +1207,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[9]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1143,7 +1220,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{9}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Result) GetState() ItemState {
@@ -1236,7 +1313,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[10]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1248,7 +1325,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[10]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1261,7 +1338,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{10}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Attempt) GetN() int32 {
@@ -1304,7 +1381,7 @@ type ItemStatus struct {
 
 func (x *ItemStatus) Reset() {
 	*x = ItemStatus{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[11]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1316,7 +1393,7 @@ func (x *ItemStatus) String() string {
 func (*ItemStatus) ProtoMessage() {}
 
 func (x *ItemStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[11]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1329,7 +1406,7 @@ func (x *ItemStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ItemStatus.ProtoReflect.Descriptor instead.
 func (*ItemStatus) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{11}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ItemStatus) GetItem() *Item {
@@ -1368,7 +1445,7 @@ type CreateRunRequest struct {
 
 func (x *CreateRunRequest) Reset() {
 	*x = CreateRunRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[12]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1380,7 +1457,7 @@ func (x *CreateRunRequest) String() string {
 func (*CreateRunRequest) ProtoMessage() {}
 
 func (x *CreateRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[12]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1393,7 +1470,7 @@ func (x *CreateRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRunRequest.ProtoReflect.Descriptor instead.
 func (*CreateRunRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{12}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CreateRunRequest) GetKey() string {
@@ -1440,7 +1517,7 @@ type CreateRunResponse struct {
 
 func (x *CreateRunResponse) Reset() {
 	*x = CreateRunResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[13]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1452,7 +1529,7 @@ func (x *CreateRunResponse) String() string {
 func (*CreateRunResponse) ProtoMessage() {}
 
 func (x *CreateRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[13]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1465,7 +1542,7 @@ func (x *CreateRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRunResponse.ProtoReflect.Descriptor instead.
 func (*CreateRunResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{13}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CreateRunResponse) GetRun() *Run {
@@ -1485,7 +1562,7 @@ type AppendItemsRequest struct {
 
 func (x *AppendItemsRequest) Reset() {
 	*x = AppendItemsRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[14]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1497,7 +1574,7 @@ func (x *AppendItemsRequest) String() string {
 func (*AppendItemsRequest) ProtoMessage() {}
 
 func (x *AppendItemsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[14]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1510,7 +1587,7 @@ func (x *AppendItemsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendItemsRequest.ProtoReflect.Descriptor instead.
 func (*AppendItemsRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{14}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AppendItemsRequest) GetRun() int64 {
@@ -1536,7 +1613,7 @@ type AppendItemsResponse struct {
 
 func (x *AppendItemsResponse) Reset() {
 	*x = AppendItemsResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[15]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1548,7 +1625,7 @@ func (x *AppendItemsResponse) String() string {
 func (*AppendItemsResponse) ProtoMessage() {}
 
 func (x *AppendItemsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[15]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1561,7 +1638,7 @@ func (x *AppendItemsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendItemsResponse.ProtoReflect.Descriptor instead.
 func (*AppendItemsResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{15}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AppendItemsResponse) GetNext() int64 {
@@ -1582,7 +1659,7 @@ type AcceptRunRequest struct {
 
 func (x *AcceptRunRequest) Reset() {
 	*x = AcceptRunRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[16]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1594,7 +1671,7 @@ func (x *AcceptRunRequest) String() string {
 func (*AcceptRunRequest) ProtoMessage() {}
 
 func (x *AcceptRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[16]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1607,7 +1684,7 @@ func (x *AcceptRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptRunRequest.ProtoReflect.Descriptor instead.
 func (*AcceptRunRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{16}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AcceptRunRequest) GetRun() int64 {
@@ -1640,7 +1717,7 @@ type AcceptRunResponse struct {
 
 func (x *AcceptRunResponse) Reset() {
 	*x = AcceptRunResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[17]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1652,7 +1729,7 @@ func (x *AcceptRunResponse) String() string {
 func (*AcceptRunResponse) ProtoMessage() {}
 
 func (x *AcceptRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[17]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1665,7 +1742,7 @@ func (x *AcceptRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptRunResponse.ProtoReflect.Descriptor instead.
 func (*AcceptRunResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{17}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AcceptRunResponse) GetRun() *Run {
@@ -1684,7 +1761,7 @@ type GetRunRequest struct {
 
 func (x *GetRunRequest) Reset() {
 	*x = GetRunRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[18]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1696,7 +1773,7 @@ func (x *GetRunRequest) String() string {
 func (*GetRunRequest) ProtoMessage() {}
 
 func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[18]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1709,7 +1786,7 @@ func (x *GetRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunRequest.ProtoReflect.Descriptor instead.
 func (*GetRunRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{18}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetRunRequest) GetRun() int64 {
@@ -1728,7 +1805,7 @@ type GetRunResponse struct {
 
 func (x *GetRunResponse) Reset() {
 	*x = GetRunResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[19]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1740,7 +1817,7 @@ func (x *GetRunResponse) String() string {
 func (*GetRunResponse) ProtoMessage() {}
 
 func (x *GetRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[19]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1753,7 +1830,7 @@ func (x *GetRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRunResponse.ProtoReflect.Descriptor instead.
 func (*GetRunResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{19}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetRunResponse) GetRun() *Run {
@@ -1773,7 +1850,7 @@ type ListRunsRequest struct {
 
 func (x *ListRunsRequest) Reset() {
 	*x = ListRunsRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[20]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1785,7 +1862,7 @@ func (x *ListRunsRequest) String() string {
 func (*ListRunsRequest) ProtoMessage() {}
 
 func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[20]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1798,7 +1875,7 @@ func (x *ListRunsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsRequest.ProtoReflect.Descriptor instead.
 func (*ListRunsRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{20}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListRunsRequest) GetPageSize() int32 {
@@ -1825,7 +1902,7 @@ type ListRunsResponse struct {
 
 func (x *ListRunsResponse) Reset() {
 	*x = ListRunsResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[21]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1837,7 +1914,7 @@ func (x *ListRunsResponse) String() string {
 func (*ListRunsResponse) ProtoMessage() {}
 
 func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[21]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1850,7 +1927,7 @@ func (x *ListRunsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRunsResponse.ProtoReflect.Descriptor instead.
 func (*ListRunsResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{21}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListRunsResponse) GetRuns() []*Run {
@@ -1876,7 +1953,7 @@ type WatchRunRequest struct {
 
 func (x *WatchRunRequest) Reset() {
 	*x = WatchRunRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[22]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1888,7 +1965,7 @@ func (x *WatchRunRequest) String() string {
 func (*WatchRunRequest) ProtoMessage() {}
 
 func (x *WatchRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[22]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1901,7 +1978,7 @@ func (x *WatchRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRunRequest.ProtoReflect.Descriptor instead.
 func (*WatchRunRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{22}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WatchRunRequest) GetRun() int64 {
@@ -1922,7 +1999,7 @@ type WatchRunResponse struct {
 
 func (x *WatchRunResponse) Reset() {
 	*x = WatchRunResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[23]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1934,7 +2011,7 @@ func (x *WatchRunResponse) String() string {
 func (*WatchRunResponse) ProtoMessage() {}
 
 func (x *WatchRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[23]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1947,7 +2024,7 @@ func (x *WatchRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRunResponse.ProtoReflect.Descriptor instead.
 func (*WatchRunResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{23}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WatchRunResponse) GetRun() *Run {
@@ -1984,7 +2061,7 @@ type Running struct {
 
 func (x *Running) Reset() {
 	*x = Running{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[24]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1996,7 +2073,7 @@ func (x *Running) String() string {
 func (*Running) ProtoMessage() {}
 
 func (x *Running) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[24]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2009,7 +2086,7 @@ func (x *Running) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Running.ProtoReflect.Descriptor instead.
 func (*Running) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{24}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Running) GetItem() *Item {
@@ -2052,7 +2129,7 @@ type ListItemsRequest struct {
 
 func (x *ListItemsRequest) Reset() {
 	*x = ListItemsRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[25]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2064,7 +2141,7 @@ func (x *ListItemsRequest) String() string {
 func (*ListItemsRequest) ProtoMessage() {}
 
 func (x *ListItemsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[25]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2077,7 +2154,7 @@ func (x *ListItemsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListItemsRequest.ProtoReflect.Descriptor instead.
 func (*ListItemsRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{25}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListItemsRequest) GetRun() int64 {
@@ -2117,7 +2194,7 @@ type ListItemsResponse struct {
 
 func (x *ListItemsResponse) Reset() {
 	*x = ListItemsResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[26]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2129,7 +2206,7 @@ func (x *ListItemsResponse) String() string {
 func (*ListItemsResponse) ProtoMessage() {}
 
 func (x *ListItemsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[26]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2142,7 +2219,7 @@ func (x *ListItemsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListItemsResponse.ProtoReflect.Descriptor instead.
 func (*ListItemsResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{26}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListItemsResponse) GetItems() []*ItemStatus {
@@ -2162,7 +2239,7 @@ type ListAttemptsRequest struct {
 
 func (x *ListAttemptsRequest) Reset() {
 	*x = ListAttemptsRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[27]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2174,7 +2251,7 @@ func (x *ListAttemptsRequest) String() string {
 func (*ListAttemptsRequest) ProtoMessage() {}
 
 func (x *ListAttemptsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[27]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2187,7 +2264,7 @@ func (x *ListAttemptsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAttemptsRequest.ProtoReflect.Descriptor instead.
 func (*ListAttemptsRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{27}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListAttemptsRequest) GetRun() int64 {
@@ -2213,7 +2290,7 @@ type ListAttemptsResponse struct {
 
 func (x *ListAttemptsResponse) Reset() {
 	*x = ListAttemptsResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[28]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2225,7 +2302,7 @@ func (x *ListAttemptsResponse) String() string {
 func (*ListAttemptsResponse) ProtoMessage() {}
 
 func (x *ListAttemptsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[28]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2238,7 +2315,7 @@ func (x *ListAttemptsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAttemptsResponse.ProtoReflect.Descriptor instead.
 func (*ListAttemptsResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{28}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListAttemptsResponse) GetAttempts() []*Attempt {
@@ -2261,7 +2338,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[29]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2273,7 +2350,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[29]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2286,7 +2363,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{29}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Chunk) GetStream() Stream {
@@ -2331,7 +2408,7 @@ type ReadOutputRequest struct {
 
 func (x *ReadOutputRequest) Reset() {
 	*x = ReadOutputRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[30]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2343,7 +2420,7 @@ func (x *ReadOutputRequest) String() string {
 func (*ReadOutputRequest) ProtoMessage() {}
 
 func (x *ReadOutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[30]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2356,7 +2433,7 @@ func (x *ReadOutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadOutputRequest.ProtoReflect.Descriptor instead.
 func (*ReadOutputRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{30}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ReadOutputRequest) GetRun() int64 {
@@ -2410,7 +2487,7 @@ type ReadOutputResponse struct {
 
 func (x *ReadOutputResponse) Reset() {
 	*x = ReadOutputResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[31]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2422,7 +2499,7 @@ func (x *ReadOutputResponse) String() string {
 func (*ReadOutputResponse) ProtoMessage() {}
 
 func (x *ReadOutputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[31]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2435,7 +2512,7 @@ func (x *ReadOutputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadOutputResponse.ProtoReflect.Descriptor instead.
 func (*ReadOutputResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{31}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ReadOutputResponse) GetChunks() []*Chunk {
@@ -2456,7 +2533,7 @@ type FollowOutputRequest struct {
 
 func (x *FollowOutputRequest) Reset() {
 	*x = FollowOutputRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[32]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2468,7 +2545,7 @@ func (x *FollowOutputRequest) String() string {
 func (*FollowOutputRequest) ProtoMessage() {}
 
 func (x *FollowOutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[32]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2481,7 +2558,7 @@ func (x *FollowOutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowOutputRequest.ProtoReflect.Descriptor instead.
 func (*FollowOutputRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{32}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *FollowOutputRequest) GetRun() int64 {
@@ -2518,7 +2595,7 @@ type FollowOutputResponse struct {
 
 func (x *FollowOutputResponse) Reset() {
 	*x = FollowOutputResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[33]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2530,7 +2607,7 @@ func (x *FollowOutputResponse) String() string {
 func (*FollowOutputResponse) ProtoMessage() {}
 
 func (x *FollowOutputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[33]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2543,7 +2620,7 @@ func (x *FollowOutputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowOutputResponse.ProtoReflect.Descriptor instead.
 func (*FollowOutputResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{33}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *FollowOutputResponse) GetItem() int64 {
@@ -2581,6 +2658,432 @@ func (x *FollowOutputResponse) GetBroken() string {
 	return ""
 }
 
+// AttachRequest is first who attaches, and then what they do.
+type AttachRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to What:
+	//
+	//	*AttachRequest_Join
+	//	*AttachRequest_Input
+	//	*AttachRequest_Window
+	What          isAttachRequest_What `protobuf_oneof:"what"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachRequest) Reset() {
+	*x = AttachRequest{}
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachRequest) ProtoMessage() {}
+
+func (x *AttachRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
+func (*AttachRequest) Descriptor() ([]byte, []int) {
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *AttachRequest) GetWhat() isAttachRequest_What {
+	if x != nil {
+		return x.What
+	}
+	return nil
+}
+
+func (x *AttachRequest) GetJoin() *Joining {
+	if x != nil {
+		if x, ok := x.What.(*AttachRequest_Join); ok {
+			return x.Join
+		}
+	}
+	return nil
+}
+
+func (x *AttachRequest) GetInput() *Input {
+	if x != nil {
+		if x, ok := x.What.(*AttachRequest_Input); ok {
+			return x.Input
+		}
+	}
+	return nil
+}
+
+func (x *AttachRequest) GetWindow() *Window {
+	if x != nil {
+		if x, ok := x.What.(*AttachRequest_Window); ok {
+			return x.Window
+		}
+	}
+	return nil
+}
+
+type isAttachRequest_What interface {
+	isAttachRequest_What()
+}
+
+type AttachRequest_Join struct {
+	Join *Joining `protobuf:"bytes,1,opt,name=join,proto3,oneof"`
+}
+
+type AttachRequest_Input struct {
+	Input *Input `protobuf:"bytes,2,opt,name=input,proto3,oneof"`
+}
+
+type AttachRequest_Window struct {
+	Window *Window `protobuf:"bytes,3,opt,name=window,proto3,oneof"`
+}
+
+func (*AttachRequest_Join) isAttachRequest_What() {}
+
+func (*AttachRequest_Input) isAttachRequest_What() {}
+
+func (*AttachRequest_Window) isAttachRequest_What() {}
+
+// Joining says which run, and what the caller has of it.
+type Joining struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Run   int64                  `protobuf:"varint,1,opt,name=run,proto3" json:"run,omitempty"`
+	// A random number that the caller keeps for as long as it types, over all breaks;
+	// 0: it only looks on.
+	Writer   uint64  `protobuf:"fixed64,2,opt,name=writer,proto3" json:"writer,omitempty"`
+	TakeOver bool    `protobuf:"varint,3,opt,name=take_over,json=takeOver,proto3" json:"take_over,omitempty"` // type also if somebody else does, who then only looks on
+	Typed    int64   `protobuf:"varint,4,opt,name=typed,proto3" json:"typed,omitempty"`                       // bytes of the caller's input that it does not need to send any more
+	Window   *Window `protobuf:"bytes,5,opt,name=window,proto3" json:"window,omitempty"`                      // of its terminal
+	// Bytes of output that the caller has; less than 0: none, and it wants only so many
+	// lines of what was written before.
+	Have          int64 `protobuf:"varint,6,opt,name=have,proto3" json:"have,omitempty"`
+	Tail          int32 `protobuf:"varint,7,opt,name=tail,proto3" json:"tail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Joining) Reset() {
+	*x = Joining{}
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Joining) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Joining) ProtoMessage() {}
+
+func (x *Joining) ProtoReflect() protoreflect.Message {
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Joining.ProtoReflect.Descriptor instead.
+func (*Joining) Descriptor() ([]byte, []int) {
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *Joining) GetRun() int64 {
+	if x != nil {
+		return x.Run
+	}
+	return 0
+}
+
+func (x *Joining) GetWriter() uint64 {
+	if x != nil {
+		return x.Writer
+	}
+	return 0
+}
+
+func (x *Joining) GetTakeOver() bool {
+	if x != nil {
+		return x.TakeOver
+	}
+	return false
+}
+
+func (x *Joining) GetTyped() int64 {
+	if x != nil {
+		return x.Typed
+	}
+	return 0
+}
+
+func (x *Joining) GetWindow() *Window {
+	if x != nil {
+		return x.Window
+	}
+	return nil
+}
+
+func (x *Joining) GetHave() int64 {
+	if x != nil {
+		return x.Have
+	}
+	return 0
+}
+
+func (x *Joining) GetTail() int32 {
+	if x != nil {
+		return x.Tail
+	}
+	return 0
+}
+
+// Input is what the script is to read.
+type Input struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Writer        uint64                 `protobuf:"fixed64,1,opt,name=writer,proto3" json:"writer,omitempty"` // whose; set by the server
+	Offset        int64                  `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`  // bytes of that writer's input before it
+	Data          []byte                 `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`       // at most 64 KiB
+	End           bool                   `protobuf:"varint,4,opt,name=end,proto3" json:"end,omitempty"`        // nothing follows
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Input) Reset() {
+	*x = Input{}
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Input) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Input) ProtoMessage() {}
+
+func (x *Input) ProtoReflect() protoreflect.Message {
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Input.ProtoReflect.Descriptor instead.
+func (*Input) Descriptor() ([]byte, []int) {
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *Input) GetWriter() uint64 {
+	if x != nil {
+		return x.Writer
+	}
+	return 0
+}
+
+func (x *Input) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *Input) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *Input) GetEnd() bool {
+	if x != nil {
+		return x.End
+	}
+	return false
+}
+
+type AttachResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Offset        int64                  `protobuf:"varint,1,opt,name=offset,proto3" json:"offset,omitempty"` // of output: bytes before the chunks
+	Chunks        []*Chunk               `protobuf:"bytes,2,rep,name=chunks,proto3" json:"chunks,omitempty"`
+	Typed         *Typed                 `protobuf:"bytes,3,opt,name=typed,proto3" json:"typed,omitempty"`
+	Joined        bool                   `protobuf:"varint,4,opt,name=joined,proto3" json:"joined,omitempty"` // the script runs
+	Over          bool                   `protobuf:"varint,5,opt,name=over,proto3" json:"over,omitempty"`     // the run has ended, and this is the end of its output
+	Notice        string                 `protobuf:"bytes,6,opt,name=notice,proto3" json:"notice,omitempty"`  // for people
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachResponse) Reset() {
+	*x = AttachResponse{}
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachResponse) ProtoMessage() {}
+
+func (x *AttachResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
+func (*AttachResponse) Descriptor() ([]byte, []int) {
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *AttachResponse) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *AttachResponse) GetChunks() []*Chunk {
+	if x != nil {
+		return x.Chunks
+	}
+	return nil
+}
+
+func (x *AttachResponse) GetTyped() *Typed {
+	if x != nil {
+		return x.Typed
+	}
+	return nil
+}
+
+func (x *AttachResponse) GetJoined() bool {
+	if x != nil {
+		return x.Joined
+	}
+	return false
+}
+
+func (x *AttachResponse) GetOver() bool {
+	if x != nil {
+		return x.Over
+	}
+	return false
+}
+
+func (x *AttachResponse) GetNotice() string {
+	if x != nil {
+		return x.Notice
+	}
+	return ""
+}
+
+// Typed says what became of a caller's input.
+type Typed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Writer        uint64                 `protobuf:"fixed64,1,opt,name=writer,proto3" json:"writer,omitempty"` // whose
+	Taken         int64                  `protobuf:"varint,2,opt,name=taken,proto3" json:"taken,omitempty"`    // bytes that the script was given: they need not be kept any more
+	Again         bool                   `protobuf:"varint,3,opt,name=again,proto3" json:"again,omitempty"`    // whatever was sent beyond them is to be sent again
+	Closed        bool                   `protobuf:"varint,4,opt,name=closed,proto3" json:"closed,omitempty"`  // the script reads no more
+	Lost          bool                   `protobuf:"varint,5,opt,name=lost,proto3" json:"lost,omitempty"`      // somebody else types now
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Typed) Reset() {
+	*x = Typed{}
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Typed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Typed) ProtoMessage() {}
+
+func (x *Typed) ProtoReflect() protoreflect.Message {
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Typed.ProtoReflect.Descriptor instead.
+func (*Typed) Descriptor() ([]byte, []int) {
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *Typed) GetWriter() uint64 {
+	if x != nil {
+		return x.Writer
+	}
+	return 0
+}
+
+func (x *Typed) GetTaken() int64 {
+	if x != nil {
+		return x.Taken
+	}
+	return 0
+}
+
+func (x *Typed) GetAgain() bool {
+	if x != nil {
+		return x.Again
+	}
+	return false
+}
+
+func (x *Typed) GetClosed() bool {
+	if x != nil {
+		return x.Closed
+	}
+	return false
+}
+
+func (x *Typed) GetLost() bool {
+	if x != nil {
+		return x.Lost
+	}
+	return false
+}
+
 // Position is where a reader is in one segment of a run's output.
 type Position struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2593,7 +3096,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[34]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2605,7 +3108,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[34]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2618,7 +3121,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{34}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Position) GetSegment() int64 {
@@ -2651,7 +3154,7 @@ type PauseRunRequest struct {
 
 func (x *PauseRunRequest) Reset() {
 	*x = PauseRunRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[35]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2663,7 +3166,7 @@ func (x *PauseRunRequest) String() string {
 func (*PauseRunRequest) ProtoMessage() {}
 
 func (x *PauseRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[35]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2676,7 +3179,7 @@ func (x *PauseRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRunRequest.ProtoReflect.Descriptor instead.
 func (*PauseRunRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{35}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *PauseRunRequest) GetRun() int64 {
@@ -2695,7 +3198,7 @@ type PauseRunResponse struct {
 
 func (x *PauseRunResponse) Reset() {
 	*x = PauseRunResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[36]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2707,7 +3210,7 @@ func (x *PauseRunResponse) String() string {
 func (*PauseRunResponse) ProtoMessage() {}
 
 func (x *PauseRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[36]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2720,7 +3223,7 @@ func (x *PauseRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRunResponse.ProtoReflect.Descriptor instead.
 func (*PauseRunResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{36}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *PauseRunResponse) GetRun() *Run {
@@ -2739,7 +3242,7 @@ type ResumeRunRequest struct {
 
 func (x *ResumeRunRequest) Reset() {
 	*x = ResumeRunRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[37]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2751,7 +3254,7 @@ func (x *ResumeRunRequest) String() string {
 func (*ResumeRunRequest) ProtoMessage() {}
 
 func (x *ResumeRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[37]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2764,7 +3267,7 @@ func (x *ResumeRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRunRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRunRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{37}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ResumeRunRequest) GetRun() int64 {
@@ -2783,7 +3286,7 @@ type ResumeRunResponse struct {
 
 func (x *ResumeRunResponse) Reset() {
 	*x = ResumeRunResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[38]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2795,7 +3298,7 @@ func (x *ResumeRunResponse) String() string {
 func (*ResumeRunResponse) ProtoMessage() {}
 
 func (x *ResumeRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[38]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2808,7 +3311,7 @@ func (x *ResumeRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRunResponse.ProtoReflect.Descriptor instead.
 func (*ResumeRunResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{38}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ResumeRunResponse) GetRun() *Run {
@@ -2827,7 +3330,7 @@ type CancelRunRequest struct {
 
 func (x *CancelRunRequest) Reset() {
 	*x = CancelRunRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[39]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2839,7 +3342,7 @@ func (x *CancelRunRequest) String() string {
 func (*CancelRunRequest) ProtoMessage() {}
 
 func (x *CancelRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[39]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2852,7 +3355,7 @@ func (x *CancelRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRunRequest.ProtoReflect.Descriptor instead.
 func (*CancelRunRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{39}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CancelRunRequest) GetRun() int64 {
@@ -2871,7 +3374,7 @@ type CancelRunResponse struct {
 
 func (x *CancelRunResponse) Reset() {
 	*x = CancelRunResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[40]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2883,7 +3386,7 @@ func (x *CancelRunResponse) String() string {
 func (*CancelRunResponse) ProtoMessage() {}
 
 func (x *CancelRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[40]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2896,7 +3399,7 @@ func (x *CancelRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRunResponse.ProtoReflect.Descriptor instead.
 func (*CancelRunResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{40}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *CancelRunResponse) GetRun() *Run {
@@ -2916,7 +3419,7 @@ type LimitRunRequest struct {
 
 func (x *LimitRunRequest) Reset() {
 	*x = LimitRunRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[41]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2928,7 +3431,7 @@ func (x *LimitRunRequest) String() string {
 func (*LimitRunRequest) ProtoMessage() {}
 
 func (x *LimitRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[41]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2941,7 +3444,7 @@ func (x *LimitRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitRunRequest.ProtoReflect.Descriptor instead.
 func (*LimitRunRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{41}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *LimitRunRequest) GetRun() int64 {
@@ -2967,7 +3470,7 @@ type LimitRunResponse struct {
 
 func (x *LimitRunResponse) Reset() {
 	*x = LimitRunResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[42]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2979,7 +3482,7 @@ func (x *LimitRunResponse) String() string {
 func (*LimitRunResponse) ProtoMessage() {}
 
 func (x *LimitRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[42]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2992,7 +3495,7 @@ func (x *LimitRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitRunResponse.ProtoReflect.Descriptor instead.
 func (*LimitRunResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{42}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *LimitRunResponse) GetRun() *Run {
@@ -3015,7 +3518,7 @@ type RetryRunRequest struct {
 
 func (x *RetryRunRequest) Reset() {
 	*x = RetryRunRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[43]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3027,7 +3530,7 @@ func (x *RetryRunRequest) String() string {
 func (*RetryRunRequest) ProtoMessage() {}
 
 func (x *RetryRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[43]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3040,7 +3543,7 @@ func (x *RetryRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryRunRequest.ProtoReflect.Descriptor instead.
 func (*RetryRunRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{43}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RetryRunRequest) GetRun() int64 {
@@ -3087,7 +3590,7 @@ type RetryRunResponse struct {
 
 func (x *RetryRunResponse) Reset() {
 	*x = RetryRunResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[44]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3099,7 +3602,7 @@ func (x *RetryRunResponse) String() string {
 func (*RetryRunResponse) ProtoMessage() {}
 
 func (x *RetryRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[44]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3112,7 +3615,7 @@ func (x *RetryRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryRunResponse.ProtoReflect.Descriptor instead.
 func (*RetryRunResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{44}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RetryRunResponse) GetRun() *Run {
@@ -3131,7 +3634,7 @@ type DeleteRunRequest struct {
 
 func (x *DeleteRunRequest) Reset() {
 	*x = DeleteRunRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[45]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3143,7 +3646,7 @@ func (x *DeleteRunRequest) String() string {
 func (*DeleteRunRequest) ProtoMessage() {}
 
 func (x *DeleteRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[45]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3156,7 +3659,7 @@ func (x *DeleteRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRunRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRunRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{45}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *DeleteRunRequest) GetRun() int64 {
@@ -3174,7 +3677,7 @@ type DeleteRunResponse struct {
 
 func (x *DeleteRunResponse) Reset() {
 	*x = DeleteRunResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[46]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3186,7 +3689,7 @@ func (x *DeleteRunResponse) String() string {
 func (*DeleteRunResponse) ProtoMessage() {}
 
 func (x *DeleteRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[46]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3199,7 +3702,7 @@ func (x *DeleteRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRunResponse.ProtoReflect.Descriptor instead.
 func (*DeleteRunResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{46}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{52}
 }
 
 type ListClassesRequest struct {
@@ -3210,7 +3713,7 @@ type ListClassesRequest struct {
 
 func (x *ListClassesRequest) Reset() {
 	*x = ListClassesRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[47]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3222,7 +3725,7 @@ func (x *ListClassesRequest) String() string {
 func (*ListClassesRequest) ProtoMessage() {}
 
 func (x *ListClassesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[47]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3235,7 +3738,7 @@ func (x *ListClassesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClassesRequest.ProtoReflect.Descriptor instead.
 func (*ListClassesRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{47}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{53}
 }
 
 type ListClassesResponse struct {
@@ -3247,7 +3750,7 @@ type ListClassesResponse struct {
 
 func (x *ListClassesResponse) Reset() {
 	*x = ListClassesResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[48]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3259,7 +3762,7 @@ func (x *ListClassesResponse) String() string {
 func (*ListClassesResponse) ProtoMessage() {}
 
 func (x *ListClassesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[48]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3272,7 +3775,7 @@ func (x *ListClassesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClassesResponse.ProtoReflect.Descriptor instead.
 func (*ListClassesResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{48}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListClassesResponse) GetClasses() []*ClassStatus {
@@ -3298,7 +3801,7 @@ type ClassStatus struct {
 
 func (x *ClassStatus) Reset() {
 	*x = ClassStatus{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[49]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3310,7 +3813,7 @@ func (x *ClassStatus) String() string {
 func (*ClassStatus) ProtoMessage() {}
 
 func (x *ClassStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[49]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3323,7 +3826,7 @@ func (x *ClassStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClassStatus.ProtoReflect.Descriptor instead.
 func (*ClassStatus) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{49}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ClassStatus) GetName() string {
@@ -3385,7 +3888,7 @@ type StatFileRequest struct {
 
 func (x *StatFileRequest) Reset() {
 	*x = StatFileRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[50]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3397,7 +3900,7 @@ func (x *StatFileRequest) String() string {
 func (*StatFileRequest) ProtoMessage() {}
 
 func (x *StatFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[50]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3410,7 +3913,7 @@ func (x *StatFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatFileRequest.ProtoReflect.Descriptor instead.
 func (*StatFileRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{50}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *StatFileRequest) GetSha256() string {
@@ -3437,7 +3940,7 @@ type StatFileResponse struct {
 
 func (x *StatFileResponse) Reset() {
 	*x = StatFileResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[51]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3449,7 +3952,7 @@ func (x *StatFileResponse) String() string {
 func (*StatFileResponse) ProtoMessage() {}
 
 func (x *StatFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[51]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3462,7 +3965,7 @@ func (x *StatFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatFileResponse.ProtoReflect.Descriptor instead.
 func (*StatFileResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{51}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *StatFileResponse) GetHave() int64 {
@@ -3492,7 +3995,7 @@ type PutFileRequest struct {
 
 func (x *PutFileRequest) Reset() {
 	*x = PutFileRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[52]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3504,7 +4007,7 @@ func (x *PutFileRequest) String() string {
 func (*PutFileRequest) ProtoMessage() {}
 
 func (x *PutFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[52]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3517,7 +4020,7 @@ func (x *PutFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutFileRequest.ProtoReflect.Descriptor instead.
 func (*PutFileRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{52}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *PutFileRequest) GetSha256() string {
@@ -3565,7 +4068,7 @@ type PutFileResponse struct {
 
 func (x *PutFileResponse) Reset() {
 	*x = PutFileResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[53]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3577,7 +4080,7 @@ func (x *PutFileResponse) String() string {
 func (*PutFileResponse) ProtoMessage() {}
 
 func (x *PutFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[53]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3590,7 +4093,7 @@ func (x *PutFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutFileResponse.ProtoReflect.Descriptor instead.
 func (*PutFileResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{53}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *PutFileResponse) GetHave() int64 {
@@ -3614,7 +4117,7 @@ const file_bulkhead_v1_runs_proto_rawDesc = "" +
 	"\x16bulkhead/v1/runs.proto\x12\vbulkhead.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"/\n" +
 	"\x05Fault\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x12\n" +
-	"\x04hint\x18\x02 \x01(\tR\x04hint\"\x8f\x06\n" +
+	"\x04hint\x18\x02 \x01(\tR\x04hint\"\xfa\x06\n" +
 	"\x04Spec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\acomment\x18\x02 \x01(\tR\acomment\x12\x14\n" +
@@ -3644,8 +4147,14 @@ const file_bulkhead_v1_runs_proto_rawDesc = "" +
 	"\x05files\x18\x17 \x03(\v2\x11.bulkhead.v1.FileR\x05files\x12\x1d\n" +
 	"\n" +
 	"stdin_file\x18\x18 \x01(\tR\tstdinFile\x12(\n" +
-	"\x05shape\x18\x19 \x01(\v2\x12.bulkhead.v1.ShapeR\x05shapeB\b\n" +
-	"\x06_stdin\"Z\n" +
+	"\x05shape\x18\x19 \x01(\v2\x12.bulkhead.v1.ShapeR\x05shape\x12 \n" +
+	"\vinteractive\x18\x1a \x01(\bR\vinteractive\x12\x1a\n" +
+	"\bterminal\x18\x1b \x01(\bR\bterminal\x12+\n" +
+	"\x06window\x18\x1d \x01(\v2\x13.bulkhead.v1.WindowR\x06windowB\b\n" +
+	"\x06_stdin\"6\n" +
+	"\x06Window\x12\x12\n" +
+	"\x04rows\x18\x01 \x01(\x05R\x04rows\x12\x18\n" +
+	"\acolumns\x18\x02 \x01(\x05R\acolumns\"Z\n" +
 	"\x06Source\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x10\n" +
@@ -3790,7 +4299,38 @@ const file_bulkhead_v1_runs_proto_rawDesc = "" +
 	"\aattempt\x18\x02 \x01(\x05R\aattempt\x12(\n" +
 	"\x05chunk\x18\x03 \x01(\v2\x12.bulkhead.v1.ChunkR\x05chunk\x121\n" +
 	"\bposition\x18\x04 \x01(\v2\x15.bulkhead.v1.PositionR\bposition\x12\x16\n" +
-	"\x06broken\x18\x05 \x01(\tR\x06broken\"V\n" +
+	"\x06broken\x18\x05 \x01(\tR\x06broken\"\x9e\x01\n" +
+	"\rAttachRequest\x12*\n" +
+	"\x04join\x18\x01 \x01(\v2\x14.bulkhead.v1.JoiningH\x00R\x04join\x12*\n" +
+	"\x05input\x18\x02 \x01(\v2\x12.bulkhead.v1.InputH\x00R\x05input\x12-\n" +
+	"\x06window\x18\x03 \x01(\v2\x13.bulkhead.v1.WindowH\x00R\x06windowB\x06\n" +
+	"\x04what\"\xbb\x01\n" +
+	"\aJoining\x12\x10\n" +
+	"\x03run\x18\x01 \x01(\x03R\x03run\x12\x16\n" +
+	"\x06writer\x18\x02 \x01(\x06R\x06writer\x12\x1b\n" +
+	"\ttake_over\x18\x03 \x01(\bR\btakeOver\x12\x14\n" +
+	"\x05typed\x18\x04 \x01(\x03R\x05typed\x12+\n" +
+	"\x06window\x18\x05 \x01(\v2\x13.bulkhead.v1.WindowR\x06window\x12\x12\n" +
+	"\x04have\x18\x06 \x01(\x03R\x04have\x12\x12\n" +
+	"\x04tail\x18\a \x01(\x05R\x04tail\"]\n" +
+	"\x05Input\x12\x16\n" +
+	"\x06writer\x18\x01 \x01(\x06R\x06writer\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\x12\x10\n" +
+	"\x03end\x18\x04 \x01(\bR\x03end\"\xc2\x01\n" +
+	"\x0eAttachResponse\x12\x16\n" +
+	"\x06offset\x18\x01 \x01(\x03R\x06offset\x12*\n" +
+	"\x06chunks\x18\x02 \x03(\v2\x12.bulkhead.v1.ChunkR\x06chunks\x12(\n" +
+	"\x05typed\x18\x03 \x01(\v2\x12.bulkhead.v1.TypedR\x05typed\x12\x16\n" +
+	"\x06joined\x18\x04 \x01(\bR\x06joined\x12\x12\n" +
+	"\x04over\x18\x05 \x01(\bR\x04over\x12\x16\n" +
+	"\x06notice\x18\x06 \x01(\tR\x06notice\"w\n" +
+	"\x05Typed\x12\x16\n" +
+	"\x06writer\x18\x01 \x01(\x06R\x06writer\x12\x14\n" +
+	"\x05taken\x18\x02 \x01(\x03R\x05taken\x12\x14\n" +
+	"\x05again\x18\x03 \x01(\bR\x05again\x12\x16\n" +
+	"\x06closed\x18\x04 \x01(\bR\x06closed\x12\x12\n" +
+	"\x04lost\x18\x05 \x01(\bR\x04lost\"V\n" +
 	"\bPosition\x12\x18\n" +
 	"\asegment\x18\x01 \x01(\x03R\asegment\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x18\n" +
@@ -3879,7 +4419,7 @@ const file_bulkhead_v1_runs_proto_rawDesc = "" +
 	"\x06Stream\x12\x16\n" +
 	"\x12STREAM_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTREAM_STDOUT\x10\x01\x12\x11\n" +
-	"\rSTREAM_STDERR\x10\x022\xcc\v\n" +
+	"\rSTREAM_STDERR\x10\x022\x93\f\n" +
 	"\n" +
 	"RunService\x12J\n" +
 	"\tCreateRun\x12\x1d.bulkhead.v1.CreateRunRequest\x1a\x1e.bulkhead.v1.CreateRunResponse\x12P\n" +
@@ -3892,7 +4432,8 @@ const file_bulkhead_v1_runs_proto_rawDesc = "" +
 	"\fListAttempts\x12 .bulkhead.v1.ListAttemptsRequest\x1a!.bulkhead.v1.ListAttemptsResponse\"\x03\x90\x02\x01\x12O\n" +
 	"\n" +
 	"ReadOutput\x12\x1e.bulkhead.v1.ReadOutputRequest\x1a\x1f.bulkhead.v1.ReadOutputResponse0\x01\x12U\n" +
-	"\fFollowOutput\x12 .bulkhead.v1.FollowOutputRequest\x1a!.bulkhead.v1.FollowOutputResponse0\x01\x12G\n" +
+	"\fFollowOutput\x12 .bulkhead.v1.FollowOutputRequest\x1a!.bulkhead.v1.FollowOutputResponse0\x01\x12E\n" +
+	"\x06Attach\x12\x1a.bulkhead.v1.AttachRequest\x1a\x1b.bulkhead.v1.AttachResponse(\x010\x01\x12G\n" +
 	"\bPauseRun\x12\x1c.bulkhead.v1.PauseRunRequest\x1a\x1d.bulkhead.v1.PauseRunResponse\x12J\n" +
 	"\tResumeRun\x12\x1d.bulkhead.v1.ResumeRunRequest\x1a\x1e.bulkhead.v1.ResumeRunResponse\x12J\n" +
 	"\tCancelRun\x12\x1d.bulkhead.v1.CancelRunRequest\x1a\x1e.bulkhead.v1.CancelRunResponse\x12G\n" +
@@ -3916,7 +4457,7 @@ func file_bulkhead_v1_runs_proto_rawDescGZIP() []byte {
 }
 
 var file_bulkhead_v1_runs_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_bulkhead_v1_runs_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
+var file_bulkhead_v1_runs_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
 var file_bulkhead_v1_runs_proto_goTypes = []any{
 	(RunState)(0),                 // 0: bulkhead.v1.RunState
 	(ItemState)(0),                // 1: bulkhead.v1.ItemState
@@ -3924,155 +4465,170 @@ var file_bulkhead_v1_runs_proto_goTypes = []any{
 	(Stream)(0),                   // 3: bulkhead.v1.Stream
 	(*Fault)(nil),                 // 4: bulkhead.v1.Fault
 	(*Spec)(nil),                  // 5: bulkhead.v1.Spec
-	(*Source)(nil),                // 6: bulkhead.v1.Source
-	(*Pool)(nil),                  // 7: bulkhead.v1.Pool
-	(*File)(nil),                  // 8: bulkhead.v1.File
-	(*Shape)(nil),                 // 9: bulkhead.v1.Shape
-	(*Run)(nil),                   // 10: bulkhead.v1.Run
-	(*Counts)(nil),                // 11: bulkhead.v1.Counts
-	(*Item)(nil),                  // 12: bulkhead.v1.Item
-	(*Result)(nil),                // 13: bulkhead.v1.Result
-	(*Attempt)(nil),               // 14: bulkhead.v1.Attempt
-	(*ItemStatus)(nil),            // 15: bulkhead.v1.ItemStatus
-	(*CreateRunRequest)(nil),      // 16: bulkhead.v1.CreateRunRequest
-	(*CreateRunResponse)(nil),     // 17: bulkhead.v1.CreateRunResponse
-	(*AppendItemsRequest)(nil),    // 18: bulkhead.v1.AppendItemsRequest
-	(*AppendItemsResponse)(nil),   // 19: bulkhead.v1.AppendItemsResponse
-	(*AcceptRunRequest)(nil),      // 20: bulkhead.v1.AcceptRunRequest
-	(*AcceptRunResponse)(nil),     // 21: bulkhead.v1.AcceptRunResponse
-	(*GetRunRequest)(nil),         // 22: bulkhead.v1.GetRunRequest
-	(*GetRunResponse)(nil),        // 23: bulkhead.v1.GetRunResponse
-	(*ListRunsRequest)(nil),       // 24: bulkhead.v1.ListRunsRequest
-	(*ListRunsResponse)(nil),      // 25: bulkhead.v1.ListRunsResponse
-	(*WatchRunRequest)(nil),       // 26: bulkhead.v1.WatchRunRequest
-	(*WatchRunResponse)(nil),      // 27: bulkhead.v1.WatchRunResponse
-	(*Running)(nil),               // 28: bulkhead.v1.Running
-	(*ListItemsRequest)(nil),      // 29: bulkhead.v1.ListItemsRequest
-	(*ListItemsResponse)(nil),     // 30: bulkhead.v1.ListItemsResponse
-	(*ListAttemptsRequest)(nil),   // 31: bulkhead.v1.ListAttemptsRequest
-	(*ListAttemptsResponse)(nil),  // 32: bulkhead.v1.ListAttemptsResponse
-	(*Chunk)(nil),                 // 33: bulkhead.v1.Chunk
-	(*ReadOutputRequest)(nil),     // 34: bulkhead.v1.ReadOutputRequest
-	(*ReadOutputResponse)(nil),    // 35: bulkhead.v1.ReadOutputResponse
-	(*FollowOutputRequest)(nil),   // 36: bulkhead.v1.FollowOutputRequest
-	(*FollowOutputResponse)(nil),  // 37: bulkhead.v1.FollowOutputResponse
-	(*Position)(nil),              // 38: bulkhead.v1.Position
-	(*PauseRunRequest)(nil),       // 39: bulkhead.v1.PauseRunRequest
-	(*PauseRunResponse)(nil),      // 40: bulkhead.v1.PauseRunResponse
-	(*ResumeRunRequest)(nil),      // 41: bulkhead.v1.ResumeRunRequest
-	(*ResumeRunResponse)(nil),     // 42: bulkhead.v1.ResumeRunResponse
-	(*CancelRunRequest)(nil),      // 43: bulkhead.v1.CancelRunRequest
-	(*CancelRunResponse)(nil),     // 44: bulkhead.v1.CancelRunResponse
-	(*LimitRunRequest)(nil),       // 45: bulkhead.v1.LimitRunRequest
-	(*LimitRunResponse)(nil),      // 46: bulkhead.v1.LimitRunResponse
-	(*RetryRunRequest)(nil),       // 47: bulkhead.v1.RetryRunRequest
-	(*RetryRunResponse)(nil),      // 48: bulkhead.v1.RetryRunResponse
-	(*DeleteRunRequest)(nil),      // 49: bulkhead.v1.DeleteRunRequest
-	(*DeleteRunResponse)(nil),     // 50: bulkhead.v1.DeleteRunResponse
-	(*ListClassesRequest)(nil),    // 51: bulkhead.v1.ListClassesRequest
-	(*ListClassesResponse)(nil),   // 52: bulkhead.v1.ListClassesResponse
-	(*ClassStatus)(nil),           // 53: bulkhead.v1.ClassStatus
-	(*StatFileRequest)(nil),       // 54: bulkhead.v1.StatFileRequest
-	(*StatFileResponse)(nil),      // 55: bulkhead.v1.StatFileResponse
-	(*PutFileRequest)(nil),        // 56: bulkhead.v1.PutFileRequest
-	(*PutFileResponse)(nil),       // 57: bulkhead.v1.PutFileResponse
-	(*durationpb.Duration)(nil),   // 58: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 59: google.protobuf.Timestamp
+	(*Window)(nil),                // 6: bulkhead.v1.Window
+	(*Source)(nil),                // 7: bulkhead.v1.Source
+	(*Pool)(nil),                  // 8: bulkhead.v1.Pool
+	(*File)(nil),                  // 9: bulkhead.v1.File
+	(*Shape)(nil),                 // 10: bulkhead.v1.Shape
+	(*Run)(nil),                   // 11: bulkhead.v1.Run
+	(*Counts)(nil),                // 12: bulkhead.v1.Counts
+	(*Item)(nil),                  // 13: bulkhead.v1.Item
+	(*Result)(nil),                // 14: bulkhead.v1.Result
+	(*Attempt)(nil),               // 15: bulkhead.v1.Attempt
+	(*ItemStatus)(nil),            // 16: bulkhead.v1.ItemStatus
+	(*CreateRunRequest)(nil),      // 17: bulkhead.v1.CreateRunRequest
+	(*CreateRunResponse)(nil),     // 18: bulkhead.v1.CreateRunResponse
+	(*AppendItemsRequest)(nil),    // 19: bulkhead.v1.AppendItemsRequest
+	(*AppendItemsResponse)(nil),   // 20: bulkhead.v1.AppendItemsResponse
+	(*AcceptRunRequest)(nil),      // 21: bulkhead.v1.AcceptRunRequest
+	(*AcceptRunResponse)(nil),     // 22: bulkhead.v1.AcceptRunResponse
+	(*GetRunRequest)(nil),         // 23: bulkhead.v1.GetRunRequest
+	(*GetRunResponse)(nil),        // 24: bulkhead.v1.GetRunResponse
+	(*ListRunsRequest)(nil),       // 25: bulkhead.v1.ListRunsRequest
+	(*ListRunsResponse)(nil),      // 26: bulkhead.v1.ListRunsResponse
+	(*WatchRunRequest)(nil),       // 27: bulkhead.v1.WatchRunRequest
+	(*WatchRunResponse)(nil),      // 28: bulkhead.v1.WatchRunResponse
+	(*Running)(nil),               // 29: bulkhead.v1.Running
+	(*ListItemsRequest)(nil),      // 30: bulkhead.v1.ListItemsRequest
+	(*ListItemsResponse)(nil),     // 31: bulkhead.v1.ListItemsResponse
+	(*ListAttemptsRequest)(nil),   // 32: bulkhead.v1.ListAttemptsRequest
+	(*ListAttemptsResponse)(nil),  // 33: bulkhead.v1.ListAttemptsResponse
+	(*Chunk)(nil),                 // 34: bulkhead.v1.Chunk
+	(*ReadOutputRequest)(nil),     // 35: bulkhead.v1.ReadOutputRequest
+	(*ReadOutputResponse)(nil),    // 36: bulkhead.v1.ReadOutputResponse
+	(*FollowOutputRequest)(nil),   // 37: bulkhead.v1.FollowOutputRequest
+	(*FollowOutputResponse)(nil),  // 38: bulkhead.v1.FollowOutputResponse
+	(*AttachRequest)(nil),         // 39: bulkhead.v1.AttachRequest
+	(*Joining)(nil),               // 40: bulkhead.v1.Joining
+	(*Input)(nil),                 // 41: bulkhead.v1.Input
+	(*AttachResponse)(nil),        // 42: bulkhead.v1.AttachResponse
+	(*Typed)(nil),                 // 43: bulkhead.v1.Typed
+	(*Position)(nil),              // 44: bulkhead.v1.Position
+	(*PauseRunRequest)(nil),       // 45: bulkhead.v1.PauseRunRequest
+	(*PauseRunResponse)(nil),      // 46: bulkhead.v1.PauseRunResponse
+	(*ResumeRunRequest)(nil),      // 47: bulkhead.v1.ResumeRunRequest
+	(*ResumeRunResponse)(nil),     // 48: bulkhead.v1.ResumeRunResponse
+	(*CancelRunRequest)(nil),      // 49: bulkhead.v1.CancelRunRequest
+	(*CancelRunResponse)(nil),     // 50: bulkhead.v1.CancelRunResponse
+	(*LimitRunRequest)(nil),       // 51: bulkhead.v1.LimitRunRequest
+	(*LimitRunResponse)(nil),      // 52: bulkhead.v1.LimitRunResponse
+	(*RetryRunRequest)(nil),       // 53: bulkhead.v1.RetryRunRequest
+	(*RetryRunResponse)(nil),      // 54: bulkhead.v1.RetryRunResponse
+	(*DeleteRunRequest)(nil),      // 55: bulkhead.v1.DeleteRunRequest
+	(*DeleteRunResponse)(nil),     // 56: bulkhead.v1.DeleteRunResponse
+	(*ListClassesRequest)(nil),    // 57: bulkhead.v1.ListClassesRequest
+	(*ListClassesResponse)(nil),   // 58: bulkhead.v1.ListClassesResponse
+	(*ClassStatus)(nil),           // 59: bulkhead.v1.ClassStatus
+	(*StatFileRequest)(nil),       // 60: bulkhead.v1.StatFileRequest
+	(*StatFileResponse)(nil),      // 61: bulkhead.v1.StatFileResponse
+	(*PutFileRequest)(nil),        // 62: bulkhead.v1.PutFileRequest
+	(*PutFileResponse)(nil),       // 63: bulkhead.v1.PutFileResponse
+	(*durationpb.Duration)(nil),   // 64: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 65: google.protobuf.Timestamp
 }
 var file_bulkhead_v1_runs_proto_depIdxs = []int32{
-	6,  // 0: bulkhead.v1.Spec.inputs:type_name -> bulkhead.v1.Source
-	7,  // 1: bulkhead.v1.Spec.pools:type_name -> bulkhead.v1.Pool
-	58, // 2: bulkhead.v1.Spec.timeout:type_name -> google.protobuf.Duration
-	58, // 3: bulkhead.v1.Spec.grace:type_name -> google.protobuf.Duration
-	58, // 4: bulkhead.v1.Spec.retry_delay:type_name -> google.protobuf.Duration
-	8,  // 5: bulkhead.v1.Spec.files:type_name -> bulkhead.v1.File
-	9,  // 6: bulkhead.v1.Spec.shape:type_name -> bulkhead.v1.Shape
-	5,  // 7: bulkhead.v1.Run.spec:type_name -> bulkhead.v1.Spec
-	0,  // 8: bulkhead.v1.Run.state:type_name -> bulkhead.v1.RunState
-	11, // 9: bulkhead.v1.Run.counts:type_name -> bulkhead.v1.Counts
-	59, // 10: bulkhead.v1.Run.created:type_name -> google.protobuf.Timestamp
-	59, // 11: bulkhead.v1.Run.started:type_name -> google.protobuf.Timestamp
-	59, // 12: bulkhead.v1.Run.finished:type_name -> google.protobuf.Timestamp
-	0,  // 13: bulkhead.v1.Run.ending:type_name -> bulkhead.v1.RunState
-	1,  // 14: bulkhead.v1.Result.state:type_name -> bulkhead.v1.ItemState
-	2,  // 15: bulkhead.v1.Result.how:type_name -> bulkhead.v1.How
-	59, // 16: bulkhead.v1.Result.started:type_name -> google.protobuf.Timestamp
-	58, // 17: bulkhead.v1.Result.duration:type_name -> google.protobuf.Duration
-	58, // 18: bulkhead.v1.Result.cpu:type_name -> google.protobuf.Duration
-	13, // 19: bulkhead.v1.Attempt.result:type_name -> bulkhead.v1.Result
-	12, // 20: bulkhead.v1.ItemStatus.item:type_name -> bulkhead.v1.Item
-	1,  // 21: bulkhead.v1.ItemStatus.state:type_name -> bulkhead.v1.ItemState
-	14, // 22: bulkhead.v1.ItemStatus.attempt:type_name -> bulkhead.v1.Attempt
-	5,  // 23: bulkhead.v1.CreateRunRequest.spec:type_name -> bulkhead.v1.Spec
-	12, // 24: bulkhead.v1.CreateRunRequest.items:type_name -> bulkhead.v1.Item
-	10, // 25: bulkhead.v1.CreateRunResponse.run:type_name -> bulkhead.v1.Run
-	12, // 26: bulkhead.v1.AppendItemsRequest.items:type_name -> bulkhead.v1.Item
-	10, // 27: bulkhead.v1.AcceptRunResponse.run:type_name -> bulkhead.v1.Run
-	10, // 28: bulkhead.v1.GetRunResponse.run:type_name -> bulkhead.v1.Run
-	10, // 29: bulkhead.v1.ListRunsResponse.runs:type_name -> bulkhead.v1.Run
-	10, // 30: bulkhead.v1.WatchRunResponse.run:type_name -> bulkhead.v1.Run
-	28, // 31: bulkhead.v1.WatchRunResponse.running:type_name -> bulkhead.v1.Running
-	15, // 32: bulkhead.v1.WatchRunResponse.failures:type_name -> bulkhead.v1.ItemStatus
-	12, // 33: bulkhead.v1.Running.item:type_name -> bulkhead.v1.Item
-	59, // 34: bulkhead.v1.Running.since:type_name -> google.protobuf.Timestamp
-	1,  // 35: bulkhead.v1.ListItemsRequest.state:type_name -> bulkhead.v1.ItemState
-	15, // 36: bulkhead.v1.ListItemsResponse.items:type_name -> bulkhead.v1.ItemStatus
-	14, // 37: bulkhead.v1.ListAttemptsResponse.attempts:type_name -> bulkhead.v1.Attempt
-	3,  // 38: bulkhead.v1.Chunk.stream:type_name -> bulkhead.v1.Stream
-	59, // 39: bulkhead.v1.Chunk.at:type_name -> google.protobuf.Timestamp
-	33, // 40: bulkhead.v1.ReadOutputResponse.chunks:type_name -> bulkhead.v1.Chunk
-	38, // 41: bulkhead.v1.FollowOutputRequest.positions:type_name -> bulkhead.v1.Position
-	33, // 42: bulkhead.v1.FollowOutputResponse.chunk:type_name -> bulkhead.v1.Chunk
-	38, // 43: bulkhead.v1.FollowOutputResponse.position:type_name -> bulkhead.v1.Position
-	10, // 44: bulkhead.v1.PauseRunResponse.run:type_name -> bulkhead.v1.Run
-	10, // 45: bulkhead.v1.ResumeRunResponse.run:type_name -> bulkhead.v1.Run
-	10, // 46: bulkhead.v1.CancelRunResponse.run:type_name -> bulkhead.v1.Run
-	10, // 47: bulkhead.v1.LimitRunResponse.run:type_name -> bulkhead.v1.Run
-	10, // 48: bulkhead.v1.RetryRunResponse.run:type_name -> bulkhead.v1.Run
-	53, // 49: bulkhead.v1.ListClassesResponse.classes:type_name -> bulkhead.v1.ClassStatus
-	16, // 50: bulkhead.v1.RunService.CreateRun:input_type -> bulkhead.v1.CreateRunRequest
-	18, // 51: bulkhead.v1.RunService.AppendItems:input_type -> bulkhead.v1.AppendItemsRequest
-	20, // 52: bulkhead.v1.RunService.AcceptRun:input_type -> bulkhead.v1.AcceptRunRequest
-	22, // 53: bulkhead.v1.RunService.GetRun:input_type -> bulkhead.v1.GetRunRequest
-	24, // 54: bulkhead.v1.RunService.ListRuns:input_type -> bulkhead.v1.ListRunsRequest
-	26, // 55: bulkhead.v1.RunService.WatchRun:input_type -> bulkhead.v1.WatchRunRequest
-	29, // 56: bulkhead.v1.RunService.ListItems:input_type -> bulkhead.v1.ListItemsRequest
-	31, // 57: bulkhead.v1.RunService.ListAttempts:input_type -> bulkhead.v1.ListAttemptsRequest
-	34, // 58: bulkhead.v1.RunService.ReadOutput:input_type -> bulkhead.v1.ReadOutputRequest
-	36, // 59: bulkhead.v1.RunService.FollowOutput:input_type -> bulkhead.v1.FollowOutputRequest
-	39, // 60: bulkhead.v1.RunService.PauseRun:input_type -> bulkhead.v1.PauseRunRequest
-	41, // 61: bulkhead.v1.RunService.ResumeRun:input_type -> bulkhead.v1.ResumeRunRequest
-	43, // 62: bulkhead.v1.RunService.CancelRun:input_type -> bulkhead.v1.CancelRunRequest
-	45, // 63: bulkhead.v1.RunService.LimitRun:input_type -> bulkhead.v1.LimitRunRequest
-	47, // 64: bulkhead.v1.RunService.RetryRun:input_type -> bulkhead.v1.RetryRunRequest
-	49, // 65: bulkhead.v1.RunService.DeleteRun:input_type -> bulkhead.v1.DeleteRunRequest
-	51, // 66: bulkhead.v1.RunService.ListClasses:input_type -> bulkhead.v1.ListClassesRequest
-	54, // 67: bulkhead.v1.RunService.StatFile:input_type -> bulkhead.v1.StatFileRequest
-	56, // 68: bulkhead.v1.RunService.PutFile:input_type -> bulkhead.v1.PutFileRequest
-	17, // 69: bulkhead.v1.RunService.CreateRun:output_type -> bulkhead.v1.CreateRunResponse
-	19, // 70: bulkhead.v1.RunService.AppendItems:output_type -> bulkhead.v1.AppendItemsResponse
-	21, // 71: bulkhead.v1.RunService.AcceptRun:output_type -> bulkhead.v1.AcceptRunResponse
-	23, // 72: bulkhead.v1.RunService.GetRun:output_type -> bulkhead.v1.GetRunResponse
-	25, // 73: bulkhead.v1.RunService.ListRuns:output_type -> bulkhead.v1.ListRunsResponse
-	27, // 74: bulkhead.v1.RunService.WatchRun:output_type -> bulkhead.v1.WatchRunResponse
-	30, // 75: bulkhead.v1.RunService.ListItems:output_type -> bulkhead.v1.ListItemsResponse
-	32, // 76: bulkhead.v1.RunService.ListAttempts:output_type -> bulkhead.v1.ListAttemptsResponse
-	35, // 77: bulkhead.v1.RunService.ReadOutput:output_type -> bulkhead.v1.ReadOutputResponse
-	37, // 78: bulkhead.v1.RunService.FollowOutput:output_type -> bulkhead.v1.FollowOutputResponse
-	40, // 79: bulkhead.v1.RunService.PauseRun:output_type -> bulkhead.v1.PauseRunResponse
-	42, // 80: bulkhead.v1.RunService.ResumeRun:output_type -> bulkhead.v1.ResumeRunResponse
-	44, // 81: bulkhead.v1.RunService.CancelRun:output_type -> bulkhead.v1.CancelRunResponse
-	46, // 82: bulkhead.v1.RunService.LimitRun:output_type -> bulkhead.v1.LimitRunResponse
-	48, // 83: bulkhead.v1.RunService.RetryRun:output_type -> bulkhead.v1.RetryRunResponse
-	50, // 84: bulkhead.v1.RunService.DeleteRun:output_type -> bulkhead.v1.DeleteRunResponse
-	52, // 85: bulkhead.v1.RunService.ListClasses:output_type -> bulkhead.v1.ListClassesResponse
-	55, // 86: bulkhead.v1.RunService.StatFile:output_type -> bulkhead.v1.StatFileResponse
-	57, // 87: bulkhead.v1.RunService.PutFile:output_type -> bulkhead.v1.PutFileResponse
-	69, // [69:88] is the sub-list for method output_type
-	50, // [50:69] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	7,  // 0: bulkhead.v1.Spec.inputs:type_name -> bulkhead.v1.Source
+	8,  // 1: bulkhead.v1.Spec.pools:type_name -> bulkhead.v1.Pool
+	64, // 2: bulkhead.v1.Spec.timeout:type_name -> google.protobuf.Duration
+	64, // 3: bulkhead.v1.Spec.grace:type_name -> google.protobuf.Duration
+	64, // 4: bulkhead.v1.Spec.retry_delay:type_name -> google.protobuf.Duration
+	9,  // 5: bulkhead.v1.Spec.files:type_name -> bulkhead.v1.File
+	10, // 6: bulkhead.v1.Spec.shape:type_name -> bulkhead.v1.Shape
+	6,  // 7: bulkhead.v1.Spec.window:type_name -> bulkhead.v1.Window
+	5,  // 8: bulkhead.v1.Run.spec:type_name -> bulkhead.v1.Spec
+	0,  // 9: bulkhead.v1.Run.state:type_name -> bulkhead.v1.RunState
+	12, // 10: bulkhead.v1.Run.counts:type_name -> bulkhead.v1.Counts
+	65, // 11: bulkhead.v1.Run.created:type_name -> google.protobuf.Timestamp
+	65, // 12: bulkhead.v1.Run.started:type_name -> google.protobuf.Timestamp
+	65, // 13: bulkhead.v1.Run.finished:type_name -> google.protobuf.Timestamp
+	0,  // 14: bulkhead.v1.Run.ending:type_name -> bulkhead.v1.RunState
+	1,  // 15: bulkhead.v1.Result.state:type_name -> bulkhead.v1.ItemState
+	2,  // 16: bulkhead.v1.Result.how:type_name -> bulkhead.v1.How
+	65, // 17: bulkhead.v1.Result.started:type_name -> google.protobuf.Timestamp
+	64, // 18: bulkhead.v1.Result.duration:type_name -> google.protobuf.Duration
+	64, // 19: bulkhead.v1.Result.cpu:type_name -> google.protobuf.Duration
+	14, // 20: bulkhead.v1.Attempt.result:type_name -> bulkhead.v1.Result
+	13, // 21: bulkhead.v1.ItemStatus.item:type_name -> bulkhead.v1.Item
+	1,  // 22: bulkhead.v1.ItemStatus.state:type_name -> bulkhead.v1.ItemState
+	15, // 23: bulkhead.v1.ItemStatus.attempt:type_name -> bulkhead.v1.Attempt
+	5,  // 24: bulkhead.v1.CreateRunRequest.spec:type_name -> bulkhead.v1.Spec
+	13, // 25: bulkhead.v1.CreateRunRequest.items:type_name -> bulkhead.v1.Item
+	11, // 26: bulkhead.v1.CreateRunResponse.run:type_name -> bulkhead.v1.Run
+	13, // 27: bulkhead.v1.AppendItemsRequest.items:type_name -> bulkhead.v1.Item
+	11, // 28: bulkhead.v1.AcceptRunResponse.run:type_name -> bulkhead.v1.Run
+	11, // 29: bulkhead.v1.GetRunResponse.run:type_name -> bulkhead.v1.Run
+	11, // 30: bulkhead.v1.ListRunsResponse.runs:type_name -> bulkhead.v1.Run
+	11, // 31: bulkhead.v1.WatchRunResponse.run:type_name -> bulkhead.v1.Run
+	29, // 32: bulkhead.v1.WatchRunResponse.running:type_name -> bulkhead.v1.Running
+	16, // 33: bulkhead.v1.WatchRunResponse.failures:type_name -> bulkhead.v1.ItemStatus
+	13, // 34: bulkhead.v1.Running.item:type_name -> bulkhead.v1.Item
+	65, // 35: bulkhead.v1.Running.since:type_name -> google.protobuf.Timestamp
+	1,  // 36: bulkhead.v1.ListItemsRequest.state:type_name -> bulkhead.v1.ItemState
+	16, // 37: bulkhead.v1.ListItemsResponse.items:type_name -> bulkhead.v1.ItemStatus
+	15, // 38: bulkhead.v1.ListAttemptsResponse.attempts:type_name -> bulkhead.v1.Attempt
+	3,  // 39: bulkhead.v1.Chunk.stream:type_name -> bulkhead.v1.Stream
+	65, // 40: bulkhead.v1.Chunk.at:type_name -> google.protobuf.Timestamp
+	34, // 41: bulkhead.v1.ReadOutputResponse.chunks:type_name -> bulkhead.v1.Chunk
+	44, // 42: bulkhead.v1.FollowOutputRequest.positions:type_name -> bulkhead.v1.Position
+	34, // 43: bulkhead.v1.FollowOutputResponse.chunk:type_name -> bulkhead.v1.Chunk
+	44, // 44: bulkhead.v1.FollowOutputResponse.position:type_name -> bulkhead.v1.Position
+	40, // 45: bulkhead.v1.AttachRequest.join:type_name -> bulkhead.v1.Joining
+	41, // 46: bulkhead.v1.AttachRequest.input:type_name -> bulkhead.v1.Input
+	6,  // 47: bulkhead.v1.AttachRequest.window:type_name -> bulkhead.v1.Window
+	6,  // 48: bulkhead.v1.Joining.window:type_name -> bulkhead.v1.Window
+	34, // 49: bulkhead.v1.AttachResponse.chunks:type_name -> bulkhead.v1.Chunk
+	43, // 50: bulkhead.v1.AttachResponse.typed:type_name -> bulkhead.v1.Typed
+	11, // 51: bulkhead.v1.PauseRunResponse.run:type_name -> bulkhead.v1.Run
+	11, // 52: bulkhead.v1.ResumeRunResponse.run:type_name -> bulkhead.v1.Run
+	11, // 53: bulkhead.v1.CancelRunResponse.run:type_name -> bulkhead.v1.Run
+	11, // 54: bulkhead.v1.LimitRunResponse.run:type_name -> bulkhead.v1.Run
+	11, // 55: bulkhead.v1.RetryRunResponse.run:type_name -> bulkhead.v1.Run
+	59, // 56: bulkhead.v1.ListClassesResponse.classes:type_name -> bulkhead.v1.ClassStatus
+	17, // 57: bulkhead.v1.RunService.CreateRun:input_type -> bulkhead.v1.CreateRunRequest
+	19, // 58: bulkhead.v1.RunService.AppendItems:input_type -> bulkhead.v1.AppendItemsRequest
+	21, // 59: bulkhead.v1.RunService.AcceptRun:input_type -> bulkhead.v1.AcceptRunRequest
+	23, // 60: bulkhead.v1.RunService.GetRun:input_type -> bulkhead.v1.GetRunRequest
+	25, // 61: bulkhead.v1.RunService.ListRuns:input_type -> bulkhead.v1.ListRunsRequest
+	27, // 62: bulkhead.v1.RunService.WatchRun:input_type -> bulkhead.v1.WatchRunRequest
+	30, // 63: bulkhead.v1.RunService.ListItems:input_type -> bulkhead.v1.ListItemsRequest
+	32, // 64: bulkhead.v1.RunService.ListAttempts:input_type -> bulkhead.v1.ListAttemptsRequest
+	35, // 65: bulkhead.v1.RunService.ReadOutput:input_type -> bulkhead.v1.ReadOutputRequest
+	37, // 66: bulkhead.v1.RunService.FollowOutput:input_type -> bulkhead.v1.FollowOutputRequest
+	39, // 67: bulkhead.v1.RunService.Attach:input_type -> bulkhead.v1.AttachRequest
+	45, // 68: bulkhead.v1.RunService.PauseRun:input_type -> bulkhead.v1.PauseRunRequest
+	47, // 69: bulkhead.v1.RunService.ResumeRun:input_type -> bulkhead.v1.ResumeRunRequest
+	49, // 70: bulkhead.v1.RunService.CancelRun:input_type -> bulkhead.v1.CancelRunRequest
+	51, // 71: bulkhead.v1.RunService.LimitRun:input_type -> bulkhead.v1.LimitRunRequest
+	53, // 72: bulkhead.v1.RunService.RetryRun:input_type -> bulkhead.v1.RetryRunRequest
+	55, // 73: bulkhead.v1.RunService.DeleteRun:input_type -> bulkhead.v1.DeleteRunRequest
+	57, // 74: bulkhead.v1.RunService.ListClasses:input_type -> bulkhead.v1.ListClassesRequest
+	60, // 75: bulkhead.v1.RunService.StatFile:input_type -> bulkhead.v1.StatFileRequest
+	62, // 76: bulkhead.v1.RunService.PutFile:input_type -> bulkhead.v1.PutFileRequest
+	18, // 77: bulkhead.v1.RunService.CreateRun:output_type -> bulkhead.v1.CreateRunResponse
+	20, // 78: bulkhead.v1.RunService.AppendItems:output_type -> bulkhead.v1.AppendItemsResponse
+	22, // 79: bulkhead.v1.RunService.AcceptRun:output_type -> bulkhead.v1.AcceptRunResponse
+	24, // 80: bulkhead.v1.RunService.GetRun:output_type -> bulkhead.v1.GetRunResponse
+	26, // 81: bulkhead.v1.RunService.ListRuns:output_type -> bulkhead.v1.ListRunsResponse
+	28, // 82: bulkhead.v1.RunService.WatchRun:output_type -> bulkhead.v1.WatchRunResponse
+	31, // 83: bulkhead.v1.RunService.ListItems:output_type -> bulkhead.v1.ListItemsResponse
+	33, // 84: bulkhead.v1.RunService.ListAttempts:output_type -> bulkhead.v1.ListAttemptsResponse
+	36, // 85: bulkhead.v1.RunService.ReadOutput:output_type -> bulkhead.v1.ReadOutputResponse
+	38, // 86: bulkhead.v1.RunService.FollowOutput:output_type -> bulkhead.v1.FollowOutputResponse
+	42, // 87: bulkhead.v1.RunService.Attach:output_type -> bulkhead.v1.AttachResponse
+	46, // 88: bulkhead.v1.RunService.PauseRun:output_type -> bulkhead.v1.PauseRunResponse
+	48, // 89: bulkhead.v1.RunService.ResumeRun:output_type -> bulkhead.v1.ResumeRunResponse
+	50, // 90: bulkhead.v1.RunService.CancelRun:output_type -> bulkhead.v1.CancelRunResponse
+	52, // 91: bulkhead.v1.RunService.LimitRun:output_type -> bulkhead.v1.LimitRunResponse
+	54, // 92: bulkhead.v1.RunService.RetryRun:output_type -> bulkhead.v1.RetryRunResponse
+	56, // 93: bulkhead.v1.RunService.DeleteRun:output_type -> bulkhead.v1.DeleteRunResponse
+	58, // 94: bulkhead.v1.RunService.ListClasses:output_type -> bulkhead.v1.ListClassesResponse
+	61, // 95: bulkhead.v1.RunService.StatFile:output_type -> bulkhead.v1.StatFileResponse
+	63, // 96: bulkhead.v1.RunService.PutFile:output_type -> bulkhead.v1.PutFileResponse
+	77, // [77:97] is the sub-list for method output_type
+	57, // [57:77] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_bulkhead_v1_runs_proto_init() }
@@ -4081,13 +4637,18 @@ func file_bulkhead_v1_runs_proto_init() {
 		return
 	}
 	file_bulkhead_v1_runs_proto_msgTypes[1].OneofWrappers = []any{}
+	file_bulkhead_v1_runs_proto_msgTypes[35].OneofWrappers = []any{
+		(*AttachRequest_Join)(nil),
+		(*AttachRequest_Input)(nil),
+		(*AttachRequest_Window)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bulkhead_v1_runs_proto_rawDesc), len(file_bulkhead_v1_runs_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   54,
+			NumMessages:   60,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -41,6 +41,8 @@ const (
 	AgentServicePushOutputProcedure = "/bulkhead.v1.AgentService/PushOutput"
 	// AgentServiceReadFileProcedure is the fully-qualified name of the AgentService's ReadFile RPC.
 	AgentServiceReadFileProcedure = "/bulkhead.v1.AgentService/ReadFile"
+	// AgentServiceAttendProcedure is the fully-qualified name of the AgentService's Attend RPC.
+	AgentServiceAttendProcedure = "/bulkhead.v1.AgentService/Attend"
 )
 
 // AgentServiceClient is a client for the bulkhead.v1.AgentService service.
@@ -56,6 +58,9 @@ type AgentServiceClient interface {
 	PushOutput(context.Context, *v1.PushOutputRequest) (*v1.PushOutputResponse, error)
 	// ReadFile sends a file of a run.
 	ReadFile(context.Context, *v1.ReadFileRequest) (*connect.ServerStreamForClient[v1.ReadFileResponse], error)
+	// Attend connects an interactive attempt with who is attached to it. The agent
+	// opens it when the attempt begins, and again after a break.
+	Attend(context.Context) (*connect.BidiStreamForClientSimple[v1.AttendRequest, v1.AttendResponse], error)
 }
 
 // NewAgentServiceClient constructs a client for the bulkhead.v1.AgentService service. By default,
@@ -93,6 +98,12 @@ func NewAgentServiceClient(httpClient connect.HTTPClient, baseURL string, opts .
 			connect.WithSchema(agentServiceMethods.ByName("ReadFile")),
 			connect.WithClientOptions(opts...),
 		),
+		attend: connect.NewClient[v1.AttendRequest, v1.AttendResponse](
+			httpClient,
+			baseURL+AgentServiceAttendProcedure,
+			connect.WithSchema(agentServiceMethods.ByName("Attend")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -102,6 +113,7 @@ type agentServiceClient struct {
 	renew      *connect.Client[v1.RenewRequest, v1.RenewResponse]
 	pushOutput *connect.Client[v1.PushOutputRequest, v1.PushOutputResponse]
 	readFile   *connect.Client[v1.ReadFileRequest, v1.ReadFileResponse]
+	attend     *connect.Client[v1.AttendRequest, v1.AttendResponse]
 }
 
 // Exchange calls bulkhead.v1.AgentService.Exchange.
@@ -136,6 +148,11 @@ func (c *agentServiceClient) ReadFile(ctx context.Context, req *v1.ReadFileReque
 	return c.readFile.CallServerStream(ctx, connect.NewRequest(req))
 }
 
+// Attend calls bulkhead.v1.AgentService.Attend.
+func (c *agentServiceClient) Attend(ctx context.Context) (*connect.BidiStreamForClientSimple[v1.AttendRequest, v1.AttendResponse], error) {
+	return c.attend.CallBidiStreamSimple(ctx)
+}
+
 // AgentServiceHandler is an implementation of the bulkhead.v1.AgentService service.
 type AgentServiceHandler interface {
 	// Exchange hands in the result of a slot's last attempt, if there is one, and
@@ -149,6 +166,9 @@ type AgentServiceHandler interface {
 	PushOutput(context.Context, *v1.PushOutputRequest) (*v1.PushOutputResponse, error)
 	// ReadFile sends a file of a run.
 	ReadFile(context.Context, *v1.ReadFileRequest, *connect.ServerStream[v1.ReadFileResponse]) error
+	// Attend connects an interactive attempt with who is attached to it. The agent
+	// opens it when the attempt begins, and again after a break.
+	Attend(context.Context, *connect.BidiStream[v1.AttendRequest, v1.AttendResponse]) error
 }
 
 // NewAgentServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -182,6 +202,12 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 		connect.WithSchema(agentServiceMethods.ByName("ReadFile")),
 		connect.WithHandlerOptions(opts...),
 	)
+	agentServiceAttendHandler := connect.NewBidiStreamHandler(
+		AgentServiceAttendProcedure,
+		svc.Attend,
+		connect.WithSchema(agentServiceMethods.ByName("Attend")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/bulkhead.v1.AgentService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case AgentServiceExchangeProcedure:
@@ -192,6 +218,8 @@ func NewAgentServiceHandler(svc AgentServiceHandler, opts ...connect.HandlerOpti
 			agentServicePushOutputHandler.ServeHTTP(w, r)
 		case AgentServiceReadFileProcedure:
 			agentServiceReadFileHandler.ServeHTTP(w, r)
+		case AgentServiceAttendProcedure:
+			agentServiceAttendHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -215,4 +243,8 @@ func (UnimplementedAgentServiceHandler) PushOutput(context.Context, *v1.PushOutp
 
 func (UnimplementedAgentServiceHandler) ReadFile(context.Context, *v1.ReadFileRequest, *connect.ServerStream[v1.ReadFileResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("bulkhead.v1.AgentService.ReadFile is not implemented"))
+}
+
+func (UnimplementedAgentServiceHandler) Attend(context.Context, *connect.BidiStream[v1.AttendRequest, v1.AttendResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("bulkhead.v1.AgentService.Attend is not implemented"))
 }

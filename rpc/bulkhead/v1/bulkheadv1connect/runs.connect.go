@@ -59,6 +59,8 @@ const (
 	RunServiceReadOutputProcedure = "/bulkhead.v1.RunService/ReadOutput"
 	// RunServiceFollowOutputProcedure is the fully-qualified name of the RunService's FollowOutput RPC.
 	RunServiceFollowOutputProcedure = "/bulkhead.v1.RunService/FollowOutput"
+	// RunServiceAttachProcedure is the fully-qualified name of the RunService's Attach RPC.
+	RunServiceAttachProcedure = "/bulkhead.v1.RunService/Attach"
 	// RunServicePauseRunProcedure is the fully-qualified name of the RunService's PauseRun RPC.
 	RunServicePauseRunProcedure = "/bulkhead.v1.RunService/PauseRun"
 	// RunServiceResumeRunProcedure is the fully-qualified name of the RunService's ResumeRun RPC.
@@ -106,6 +108,10 @@ type RunServiceClient interface {
 	ReadOutput(context.Context, *v1.ReadOutputRequest) (*connect.ServerStreamForClient[v1.ReadOutputResponse], error)
 	// FollowOutput sends what all items of a run wrote, in order of time.
 	FollowOutput(context.Context, *v1.FollowOutputRequest) (*connect.ServerStreamForClient[v1.FollowOutputResponse], error)
+	// Attach joins an interactive run: what its script writes comes as it is written,
+	// and what the caller types goes to the script. After a break, attach again and
+	// go on from where the answer says. It needs HTTP/2.
+	Attach(context.Context) (*connect.BidiStreamForClientSimple[v1.AttachRequest, v1.AttachResponse], error)
 	PauseRun(context.Context, *v1.PauseRunRequest) (*v1.PauseRunResponse, error)
 	ResumeRun(context.Context, *v1.ResumeRunRequest) (*v1.ResumeRunResponse, error)
 	CancelRun(context.Context, *v1.CancelRunRequest) (*v1.CancelRunResponse, error)
@@ -196,6 +202,12 @@ func NewRunServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...
 			connect.WithSchema(runServiceMethods.ByName("FollowOutput")),
 			connect.WithClientOptions(opts...),
 		),
+		attach: connect.NewClient[v1.AttachRequest, v1.AttachResponse](
+			httpClient,
+			baseURL+RunServiceAttachProcedure,
+			connect.WithSchema(runServiceMethods.ByName("Attach")),
+			connect.WithClientOptions(opts...),
+		),
 		pauseRun: connect.NewClient[v1.PauseRunRequest, v1.PauseRunResponse](
 			httpClient,
 			baseURL+RunServicePauseRunProcedure,
@@ -266,6 +278,7 @@ type runServiceClient struct {
 	listAttempts *connect.Client[v1.ListAttemptsRequest, v1.ListAttemptsResponse]
 	readOutput   *connect.Client[v1.ReadOutputRequest, v1.ReadOutputResponse]
 	followOutput *connect.Client[v1.FollowOutputRequest, v1.FollowOutputResponse]
+	attach       *connect.Client[v1.AttachRequest, v1.AttachResponse]
 	pauseRun     *connect.Client[v1.PauseRunRequest, v1.PauseRunResponse]
 	resumeRun    *connect.Client[v1.ResumeRunRequest, v1.ResumeRunResponse]
 	cancelRun    *connect.Client[v1.CancelRunRequest, v1.CancelRunResponse]
@@ -349,6 +362,11 @@ func (c *runServiceClient) ReadOutput(ctx context.Context, req *v1.ReadOutputReq
 // FollowOutput calls bulkhead.v1.RunService.FollowOutput.
 func (c *runServiceClient) FollowOutput(ctx context.Context, req *v1.FollowOutputRequest) (*connect.ServerStreamForClient[v1.FollowOutputResponse], error) {
 	return c.followOutput.CallServerStream(ctx, connect.NewRequest(req))
+}
+
+// Attach calls bulkhead.v1.RunService.Attach.
+func (c *runServiceClient) Attach(ctx context.Context) (*connect.BidiStreamForClientSimple[v1.AttachRequest, v1.AttachResponse], error) {
+	return c.attach.CallBidiStreamSimple(ctx)
 }
 
 // PauseRun calls bulkhead.v1.RunService.PauseRun.
@@ -459,6 +477,10 @@ type RunServiceHandler interface {
 	ReadOutput(context.Context, *v1.ReadOutputRequest, *connect.ServerStream[v1.ReadOutputResponse]) error
 	// FollowOutput sends what all items of a run wrote, in order of time.
 	FollowOutput(context.Context, *v1.FollowOutputRequest, *connect.ServerStream[v1.FollowOutputResponse]) error
+	// Attach joins an interactive run: what its script writes comes as it is written,
+	// and what the caller types goes to the script. After a break, attach again and
+	// go on from where the answer says. It needs HTTP/2.
+	Attach(context.Context, *connect.BidiStream[v1.AttachRequest, v1.AttachResponse]) error
 	PauseRun(context.Context, *v1.PauseRunRequest) (*v1.PauseRunResponse, error)
 	ResumeRun(context.Context, *v1.ResumeRunRequest) (*v1.ResumeRunResponse, error)
 	CancelRun(context.Context, *v1.CancelRunRequest) (*v1.CancelRunResponse, error)
@@ -545,6 +567,12 @@ func NewRunServiceHandler(svc RunServiceHandler, opts ...connect.HandlerOption) 
 		connect.WithSchema(runServiceMethods.ByName("FollowOutput")),
 		connect.WithHandlerOptions(opts...),
 	)
+	runServiceAttachHandler := connect.NewBidiStreamHandler(
+		RunServiceAttachProcedure,
+		svc.Attach,
+		connect.WithSchema(runServiceMethods.ByName("Attach")),
+		connect.WithHandlerOptions(opts...),
+	)
 	runServicePauseRunHandler := connect.NewUnaryHandlerSimple(
 		RunServicePauseRunProcedure,
 		svc.PauseRun,
@@ -622,6 +650,8 @@ func NewRunServiceHandler(svc RunServiceHandler, opts ...connect.HandlerOption) 
 			runServiceReadOutputHandler.ServeHTTP(w, r)
 		case RunServiceFollowOutputProcedure:
 			runServiceFollowOutputHandler.ServeHTTP(w, r)
+		case RunServiceAttachProcedure:
+			runServiceAttachHandler.ServeHTTP(w, r)
 		case RunServicePauseRunProcedure:
 			runServicePauseRunHandler.ServeHTTP(w, r)
 		case RunServiceResumeRunProcedure:
@@ -687,6 +717,10 @@ func (UnimplementedRunServiceHandler) ReadOutput(context.Context, *v1.ReadOutput
 
 func (UnimplementedRunServiceHandler) FollowOutput(context.Context, *v1.FollowOutputRequest, *connect.ServerStream[v1.FollowOutputResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("bulkhead.v1.RunService.FollowOutput is not implemented"))
+}
+
+func (UnimplementedRunServiceHandler) Attach(context.Context, *connect.BidiStream[v1.AttachRequest, v1.AttachResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("bulkhead.v1.RunService.Attach is not implemented"))
 }
 
 func (UnimplementedRunServiceHandler) PauseRun(context.Context, *v1.PauseRunRequest) (*v1.PauseRunResponse, error) {
