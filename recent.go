@@ -28,9 +28,7 @@ func (r *Recent) Add(offset int64, c Chunk) {
 	if len(c.Data) == 0 || offset+int64(len(c.Data)) <= r.end {
 		return
 	}
-	if offset > r.end {
-		r.chunks, r.start, r.end = nil, offset, offset
-	}
+	r.Skip(offset)
 	data := c.Data[r.end-offset:]
 	if over := len(data) - RecentBytes; over > 0 {
 		r.chunks, r.start, r.end = nil, r.end+int64(over), r.end+int64(over)
@@ -46,6 +44,13 @@ func (r *Recent) Add(offset int64, c Chunk) {
 	}
 	if n > 0 {
 		r.chunks = append(r.chunks[:0], r.chunks[n:]...)
+	}
+}
+
+// Skip lets go of everything if there is nothing between what is held and an offset.
+func (r *Recent) Skip(offset int64) {
+	if offset > r.end {
+		r.chunks, r.start, r.end = nil, offset, offset
 	}
 }
 

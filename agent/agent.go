@@ -25,12 +25,25 @@ type Job struct {
 	Dir       string   // working folder; empty: that of this process
 	Stdin     *string  // nil: nothing, or StdinFile
 	StdinFile *os.File
-	Timeout   time.Duration // 0: none
+	// Attach, if it is set, is called once the script runs, with what its stdin comes
+	// from. With Terminal that is a terminal, as large as Window at first.
+	Attach   func(Console)
+	Terminal bool
+	Window   bulkhead.Window
+	Timeout  time.Duration // 0: none
 	Grace     time.Duration // between SIGTERM and SIGKILL
 	// Watch is called once the script runs, with a function that sets until when it
 	// may. What goes on beyond that is to be killed by somebody who can do it also
 	// when this process is stopped. Nil: nobody needs to.
 	Watch func(limit func(until time.Time))
+}
+
+// Console is the input of a script; see package worker. Write waits while the script
+// does not read, and fails once it will not any more, or has ended.
+type Console interface {
+	Write(p []byte) (int, error)
+	End() error
+	Resize(bulkhead.Window) error
 }
 
 // Sink takes what a script writes: stream 1 or 2, when it was read, and the
@@ -116,6 +129,8 @@ type Agent struct {
 	leaveOnce  sync.Once
 	leftAt     atomic.Pointer[time.Time]
 
+	attends sync.WaitGroup // consoles that the server is told of
+
 	tickets atomic.Int64 // leases that were or may be asked for, if there is a MaxItems
 
 	mu        sync.Mutex
@@ -165,6 +180,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer a.spool.close()
+	defer a.attends.Wait()
 	a.calls, a.endCalls = context.WithCancel(context.WithoutCancel(ctx))
 	defer a.endCalls()
 	a.wanted, a.endWanted = context.WithCancel(a.calls)

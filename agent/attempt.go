@@ -28,7 +28,8 @@ type attempt struct {
 	end   context.CancelCauseFunc
 	keep  *time.Timer // nil: the lease does not end
 	out   *backlog
-	lines *lines // nil: no echo
+	lines *lines   // nil: no echo
+	con   *console // nil: it is not interactive
 
 	limiting sync.Mutex
 	until    time.Time       // what is left of the script then must be killed
@@ -67,6 +68,9 @@ func (a *Agent) begin(slot int32, lease *bulkheadv1.Lease, sent time.Time) *atte
 	}
 	if lease.GetEcho() {
 		t.lines = a.echo.lines(lease)
+	}
+	if lease.GetInteractive() {
+		t.con = newConsole(t)
 	}
 	return t
 }
@@ -129,6 +133,9 @@ func (t *attempt) run() {
 		res = t.agent.opts.Runner.Run(t.ctx, job, t)
 	}
 	done()
+	if t.con != nil {
+		t.con.end()
+	}
 	if t.lines != nil {
 		t.lines.end()
 	}
@@ -192,6 +199,9 @@ func (t *attempt) Write(stream int, at time.Time, p []byte) error {
 	if t.lines != nil {
 		t.lines.write(stream, at, p)
 	}
+	if t.con != nil {
+		t.con.wrote(stream, at, p)
+	}
 	return nil
 }
 
@@ -211,6 +221,10 @@ func (t *attempt) job() (job Job, done func(), err error) {
 	job = Job{Dir: l.GetDir(), Timeout: l.GetTimeout().AsDuration(), Grace: t.grace}
 	if t.keep != nil {
 		job.Watch = t.watched
+	}
+	if t.con != nil {
+		job.Attach, job.Terminal = t.con.attach, l.GetTerminal()
+		job.Window = windowOf(l.GetWindow())
 	}
 	for _, arg := range l.GetCommand() {
 		job.Args = append(job.Args, string(arg))

@@ -22,6 +22,8 @@ type Leases interface {
 	Renew(bulkhead.Agent, []bulkhead.Held) (bulkhead.Renewal, error)
 	Keep(bulkhead.Lease, *bulkhead.Spec) time.Duration
 	Hold(reason string)
+	// Attends reports whether an agent holds a lease.
+	Attends(bulkhead.Agent, bulkhead.Held) bool
 }
 
 // Pieces takes what attempts write, see output.Shelf.
@@ -30,14 +32,17 @@ type Pieces interface {
 	End(token uint64, dropped int64) (ref bulkhead.OutputRef, known bool, err error)
 }
 
-// Agents is the handler of AgentService. All fields but the last three are required.
+// Agents is the handler of AgentService. The fields up to ClassOf are required.
 type Agents struct {
 	Leases Leases
 	Output Pieces
 	// Open opens a file of the server.
 	Open func(sha256 string) (io.ReadCloser, error)
 	// Echo says whether agents of a class repeat output on their own.
-	Echo      func(class string) bool
+	Echo func(class string) bool
+	// Relay is that of the Server, which attached callers come to. Nil: there is none.
+	Relay *Relay
+
 	Wait      time.Duration    // an Exchange waits for a lease so long; default 25 s
 	RenewWait time.Duration    // a Renew waits for news so long; default 10 s
 	Now       func() time.Time // default time.Now
@@ -207,6 +212,7 @@ func (s *Agents) lease(w *bulkhead.Assignment) (*bulkheadv1.Lease, error) {
 		Dir: spec.Dir, StdinFile: spec.StdinFile, Files: each(spec.Files, FileMessage),
 		Grace: durationpb.New(spec.Grace), MaxOutput: spec.MaxOutput,
 		Keep: durationpb.New(s.Leases.Keep(l, spec)), Echo: s.Echo != nil && s.Echo(spec.Class),
+		Interactive: spec.Interactive, Terminal: spec.Terminal, Window: WindowMessage(spec.Window),
 	}
 	if spec.Timeout > 0 {
 		m.Timeout = durationpb.New(spec.Timeout)

@@ -56,7 +56,7 @@ func (s *Server) GetRun(ctx context.Context, req *bulkheadv1.GetRunRequest) (*bu
 	if err != nil {
 		return nil, err
 	}
-	return &bulkheadv1.GetRunResponse{Run: RunMessage(r)}, nil
+	return &bulkheadv1.GetRunResponse{Run: s.message(r)}, nil
 }
 
 // ListRuns implements RunServiceHandler.
@@ -86,7 +86,7 @@ func (s *Server) ListRuns(ctx context.Context, req *bulkheadv1.ListRunsRequest) 
 					return nil, err
 				}
 			}
-			m := RunMessage(r)
+			m := s.message(r)
 			res.Runs, bytes = append(res.Runs, m), bytes+proto.Size(m)
 		}
 		if res.More = len(runs) == want; !res.More {

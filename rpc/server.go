@@ -110,6 +110,8 @@ type Options struct {
 	Authorizer Authorizer
 	// Agents is served, too; nil: there are no agents.
 	Agents bulkheadv1connect.AgentServiceHandler
+	// Relay is that of Agents. Default: one to which no agent comes.
+	Relay *Relay
 	// Metrics counts calls. Default: nobody counts.
 	Metrics Metrics
 	// Log is told of what went wrong here, and not of what callers got wrong. Default: slog.Default.
@@ -146,6 +148,9 @@ func (o *Options) defaults() {
 	}
 	if o.Metrics == nil {
 		o.Metrics = uncounted{}
+	}
+	if o.Relay == nil {
+		o.Relay = NewRelay(RelayOptions{Stopping: o.Stopping, Log: o.Log})
 	}
 	o.Streams, o.StreamsEach = orNumber(o.Streams, 2000), orNumber(o.StreamsEach, 500)
 	o.Rate, o.Burst = orNumber(o.Rate, 200), orNumber(o.Burst, 400)

@@ -68,7 +68,9 @@ func (w *watcher) look(ctx context.Context) (*bulkheadv1.WatchRunResponse, <-cha
 	for i := range status.Failures {
 		status.Failures[i].Item = clipped(status.Failures[i].Item)
 	}
-	return StatusMessage(status), changed, nil
+	m := StatusMessage(status)
+	w.server.lonely(&status.Run, m.GetRun())
+	return m, changed, nil
 }
 
 // clipped is an item whose values are cut to what a display can show.

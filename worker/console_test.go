@@ -106,7 +106,8 @@ func TestAScriptInATerminalIsTypedInto(t *testing.T) {
 	says(t, out, "40 120")
 	keys(t, c, "sleep 1000\n")
 	says(t, out, "sleep 1000\r\n")
-	keys(t, c, "\x03") // Ctrl-C
+	keys(t, c, "\x03") // Ctrl-C, which forgets what was typed before
+	says(t, out, "^C")
 	keys(t, c, "echo its exit code: $?.\n")
 	says(t, out, "its exit code: 130.")
 	keys(t, c, "exit 7\n")

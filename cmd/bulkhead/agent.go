@@ -180,10 +180,14 @@ func withoutOwn(environ []string) []string {
 type agentRunner struct{ worker *worker.Worker }
 
 func (r agentRunner) Run(ctx context.Context, job agent.Job, out agent.Sink) bulkhead.Result {
-	return r.worker.Run(ctx, worker.Job{
+	j := worker.Job{
 		Args: job.Args, Env: job.Env, Dir: job.Dir, Stdin: job.Stdin, StdinFile: job.StdinFile,
-		Timeout: job.Timeout, Grace: job.Grace, Watch: job.Watch,
-	}, out)
+		Timeout: job.Timeout, Grace: job.Grace, Watch: job.Watch, Terminal: job.Terminal, Window: job.Window,
+	}
+	if job.Attach != nil {
+		j.Attach = func(c *worker.Console) { job.Attach(c) }
+	}
+	return r.worker.Run(ctx, j, out)
 }
 
 // killAfter is how long after the first signal scripts are killed; 0: never. A

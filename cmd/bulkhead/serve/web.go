@@ -41,9 +41,10 @@ const (
 // it waits for the state folder.
 func (s *server) serveWeb(listener net.Listener, fail chan<- error) *web {
 	w := &web{server: s, stopping: make(chan struct{})}
+	relay := rpc.NewRelay(rpc.RelayOptions{Stopping: w.stopping, Log: s.log})
 	api := rpc.NewServer(rpc.Options{
 		Store: promising{s.reader}, Engine: control{s}, Outputs: outputsOf{s}, Classes: classView{s}, Files: s.files,
-		Auth: s.authenticator(), Authorizer: s.authorizer(), Agents: s.agents(), Metrics: s.metrics.calls,
+		Auth: s.authenticator(), Authorizer: s.authorizer(), Agents: s.agents(relay), Relay: relay, Metrics: s.metrics.calls,
 		Log: s.log, Stopping: w.stopping,
 	})
 	w.api = api
@@ -172,9 +173,9 @@ func profiling() http.Handler {
 }
 
 // agents is the API for them.
-func (s *server) agents() *rpc.Agents {
+func (s *server) agents(relay *rpc.Relay) *rpc.Agents {
 	return &rpc.Agents{
-		Leases: s.engine, Output: s.shelf,
+		Leases: s.engine, Output: s.shelf, Relay: relay,
 		Open: func(sha256 string) (io.ReadCloser, error) { return s.files.Open(sha256) },
 		Echo: func(class string) bool { c, _ := s.classes.Class(class); return c.Echo },
 	}
