@@ -22,7 +22,7 @@ const (
 // cannot know.
 func (s *Spec) Check() error {
 	for _, check := range []func() error{
-		s.checkTexts, s.checkNumbers, s.checkTimes, s.checkEnv, s.checkColumns, s.checkTemplates, s.checkPools, s.checkFiles, s.checkInteractive,
+		s.checkTexts, s.checkNumbers, s.checkTimes, s.checkEnv, s.checkColumns, s.checkTemplates, s.checkPools, s.checkFiles, s.CheckInteractive,
 		s.Shape.check,
 	} {
 		if err := check(); err != nil {

@@ -12,9 +12,10 @@ type Window struct {
 // after a break, and who runs the script holds that much until it reads.
 const MaxUntaken = 1 << 20
 
-// checkInteractive: an item that somebody types into must not start a second time
-// by itself, and there is one script to type into.
-func (s *Spec) checkInteractive() error {
+// CheckInteractive is the part of Check about interactive runs. An item that somebody
+// types into must not start a second time by itself, and there is one script to type
+// into.
+func (s *Spec) CheckInteractive() error {
 	switch {
 	case s.Terminal && !s.Interactive:
 		return refuse("interactive goes with terminal", "a terminal in which nobody can type")

@@ -34,6 +34,7 @@ type local struct {
 	env     []bulkhead.Template
 	stdin   *bulkhead.Template
 	base    *environ // of every attempt
+	tty     *tty     // ours, while its keys are the script's; nil: they are not
 
 	engine *engine.Engine
 	log    *output.Log
@@ -133,12 +134,18 @@ func (l *local) own(r *bulkhead.Run) error {
 	r = &mine
 	stop := l.handleSignals(r)
 	defer stop()
+	giveBack, err := l.takeTTY(r)
+	if err != nil {
+		return err
+	}
+	defer giveBack()
 	show := l.progress().display(r)
-	err := l.engine.Run(ctx)
+	err = l.engine.Run(ctx)
 	if err != nil {
 		kill(err) // nobody would take the results of what still runs
 	}
 	l.wg.Wait()
+	giveBack()
 	show()
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
@@ -312,6 +319,9 @@ func (l *local) job(lease bulkhead.Lease) worker.Job {
 		Dir: l.spec.Dir, Timeout: l.spec.Timeout, Grace: l.spec.Grace,
 	}
 	switch {
+	case l.tty != nil:
+		job.Terminal, job.Window = true, l.tty.window()
+		job.Attach = func(c *worker.Console) { l.converse(lease.Run, c) }
 	case l.stdin != nil:
 		text := l.stdin.Expand(lease.Item)
 		job.Stdin = &text

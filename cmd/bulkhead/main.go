@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
 
@@ -50,8 +51,9 @@ type app struct {
 	stderr *messages
 	state  string // folder, from --state
 	places places
-	hurry  bool // a shell waits for completions
-	began  bool // the command line was understood
+	hurry  bool        // a shell waits for completions
+	began  bool        // the command line was understood
+	raw    atomic.Bool // keys of the terminal are a script's
 
 	signals []os.Signal // that interrupt a run
 }
@@ -143,7 +145,7 @@ gives its own exit code, 128+n when signal n ended it.`,
 		}
 	}
 	root.AddCommand(a.runCmd(), a.lsCmd(), a.showCmd(), a.itemsCmd(), a.logsCmd(), a.waitCmd(), a.pauseCmd(),
-		a.resumeCmd(), a.cancelCmd(), a.retryCmd(), a.limitCmd(), a.exportCmd(), a.rmCmd(), a.classCmd(), a.contextCmd(), a.versionCmd(), a.continueCmd())
+		a.resumeCmd(), a.cancelCmd(), a.attachCmd(), a.retryCmd(), a.limitCmd(), a.exportCmd(), a.rmCmd(), a.classCmd(), a.contextCmd(), a.versionCmd(), a.continueCmd())
 	root.AddCommand(a.serveCmd(), a.agentCmd(), a.tokenCmd(), a.copyAgentCmd())
 	setCompletion(root)
 	return root

@@ -61,10 +61,13 @@ func bulkheadMain() {
 	code := run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	// Ctrl-C does not wait for a read of the input, which nothing but data ends.
 	reading := goleak.IgnoreAnyFunction("bulkhead.dev/bulkhead/cmd/bulkhead.readBatches")
+	// No more does it wait for a key.
+	typing := goleak.IgnoreAnyFunction("bulkhead.dev/bulkhead/cmd/bulkhead.(*app).typeIn")
+	typingHere := goleak.IgnoreAnyFunction("bulkhead.dev/bulkhead/cmd/bulkhead.(*local).typeIn")
 	// A call that has just ended may keep its connection to the server from being
 	// idle for a moment more.
 	connected := goleak.IgnoreAnyFunction("net/http.(*http2clientConnReadLoop).run")
-	if err := goleak.Find(reading, connected); err != nil {
+	if err := goleak.Find(reading, typing, typingHere, connected); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = exitLeak
 	}

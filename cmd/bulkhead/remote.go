@@ -66,7 +66,11 @@ func (a *app) away(url string) func(error) {
 	return func(err error) {
 		switch {
 		case err != nil && !gone.Swap(true):
-			a.tell("bulkhead: %v; trying again", err)
+			hint := ""
+			if a.raw.Load() {
+				hint = "; until it is back, Ctrl-C leaves"
+			}
+			a.tell("bulkhead: %v; trying again%s", err, hint)
 		case err == nil && gone.Swap(false):
 			a.tell("bulkhead: server %s is back", url)
 		}
@@ -236,9 +240,13 @@ func (s *remote) remove(ctx context.Context, r *bulkhead.Run) error {
 // leave says how to come back to a run that goes on without us.
 func (a *app) leave(r *bulkhead.Run) error {
 	a.tell("\nrun %d goes on at the server:", r.ID)
-	for _, hint := range []struct{ command, what string }{
+	hints := []struct{ command, what string }{
 		{"wait %d", "waits for its end"}, {"logs %d -f", "follows what it writes"}, {"cancel %d", "ends it"},
-	} {
+	}
+	if r.Spec.Interactive {
+		hints[0].command, hints[0].what = "attach %d", "comes back to it"
+	}
+	for _, hint := range hints {
 		a.tell("  %-32s %s", a.typed(hint.command, r.ID), hint.what)
 	}
 	return exitError(exitInterrupted)

@@ -29,11 +29,13 @@ type runFlags struct {
 	halt                                        string
 	each, env, pool                             []string
 	limit, retries, canary, priority            int
-	detach, dryRun                              bool
+	detach, dryRun, interactive, tty            bool
 	output                                      outputFlag
 
 	place   place
 	uploads []upload // of files
+
+	stdinFrom io.Reader // what a terminal would be
 }
 
 func (a *app) runCmd() *cobra.Command {
@@ -70,13 +72,19 @@ itself (SIGTERM and a hang-up too), as without Bulkhead.
 At a server (--server, or a context) the workers of a --class run it. The input
 is read here; nothing else of this machine goes along that is not asked for: no
 environment but --env, no working folder, no file but those of --file, and
-nothing to read but --stdin or --stdin-file. Output and exit code are the same.
-Ctrl-C leaves the run to the server and says how to come back; -d does at once.`,
+nothing to read but --stdin, --stdin-file or, with -i, what comes as it comes. Output and exit code are the same.
+Ctrl-C leaves the run to the server and says how to come back; -d does at once.
+
+-it runs one script in a terminal: keys, Ctrl-C too, go to the script. At a
+server, Enter ~ . leaves it running and bulkhead attach comes back; ~? says what
+else there is. -i alone is for pipes of any length.`,
 		Example: `  bulkhead run --each wikis.txt --limit 4 -- php maintenance/showSiteStats.php --wiki={}
   bulkhead run --each wiki=wikis.txt --each key=144p,240p --pool 'db:{wiki}=1' --halt soon,fail=5% -- ./requeue --wiki={wiki} --key={key}
   bulkhead run -- ./one-script --now
   seq 100000 | bulkhead run --each - --limit 8 --rate 50/s --timeout 30s --retries 2 -- ./check {}
   bulkhead run -d --csv users.csv -- ./migrate --id={id} --mail={mail}
+  bulkhead run --class mediawiki -it -- shell.php --wiki=enwiki
+  bulkhead run --class mediawiki -i -- importDump.php --wiki=testwiki < dump.xml
   bulkhead run --class mediawiki --each all.dblist --limit 20 -- showSiteStats.php --wiki={}`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.run(cmd, &f, args) },
@@ -109,6 +117,8 @@ func (f *runFlags) define(a *app, cmd *cobra.Command) {
 	fl.StringVar(&f.dir, "dir", "", "working `folder` of the script (default: this one; of a class: its own)")
 	fl.StringVar(&f.maxOutput, "max-output", "64MiB", "`size` of output kept per attempt; the rest is cut, visibly")
 	fl.BoolVarP(&f.detach, "detach", "d", false, "go on in the background; print the run's id")
+	fl.BoolVarP(&f.interactive, "interactive", "i", false, "the script reads what is typed or piped in here, as it comes")
+	fl.BoolVarP(&f.tty, "tty", "t", false, "with -i (which goes without saying): the script runs in a terminal, which is ours")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "print the first and last items and their number; run nothing")
 	fl.StringVar(&f.class, "class", "", "`class` of the server's workers; bulkhead class ls lists them")
 	fl.StringArrayVar(&f.files, "file", nil, "at a server: put `LOCAL[:REMOTE]` into the folder $BULKHEAD_FILES of every attempt; repeat")
@@ -127,6 +137,7 @@ func (a *app) run(cmd *cobra.Command, f *runFlags, args []string) (err error) {
 	if f.place, err = a.place(); err != nil {
 		return err
 	}
+	f.stdinFrom = a.stdin
 	spec, err := f.spec(cmd, args)
 	if err != nil {
 		return err
@@ -142,6 +153,11 @@ func (a *app) run(cmd *cobra.Command, f *runFlags, args []string) (err error) {
 		}
 	}()
 	spec.Columns = in.Columns()
+	if spec.Interactive {
+		if err := spec.CheckInteractive(); err != nil {
+			return err
+		}
+	}
 	if spec.Single() {
 		spec.Limit = 1
 	}
@@ -210,6 +226,9 @@ func (f *runFlags) spec(cmd *cobra.Command, args []string) (*bulkhead.Spec, erro
 		return nil, err
 	}
 	if err := f.rest(cmd, spec, given); err != nil {
+		return nil, err
+	}
+	if err := f.console(spec); err != nil {
 		return nil, err
 	}
 	if f.place.remote() {

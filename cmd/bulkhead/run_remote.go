@@ -123,13 +123,16 @@ func (a *app) runRemote(ctx context.Context, p place, f *runFlags, spec *bulkhea
 	if f.detach {
 		return s.detached(r, f.output)
 	}
+	if spec.Interactive {
+		return s.attach(ctx, r, attaching{lines: -1})
+	}
 	return s.follow(ctx, r, following{began: began})
 }
 
 // send makes sure that the server has the files of a run.
 func (s *remote) send(ctx context.Context, f *runFlags, spec *bulkhead.Spec) error {
-	if spec.Single() && spec.Stdin == nil && f.stdinFile == "" && readable(s.app.stdin) {
-		s.app.tell("bulkhead: the script gets nothing to read; --stdin-file - gives it what is here on standard input")
+	if spec.Single() && !spec.Interactive && spec.Stdin == nil && f.stdinFile == "" && readable(s.app.stdin) {
+		s.app.tell("bulkhead: the script gets nothing to read; -i gives it what is here on standard input, --stdin-file - too, all of it before it starts")
 	}
 	ctx, stop := s.app.interruptible(ctx)
 	defer stop()
