@@ -43,9 +43,10 @@ build: ## build bin/bulkhead
 	CGO_ENABLED=0 go build $(BUILDFLAGS) -tags quick -overlay $(BIN).json -o $(BIN) ./cmd/bulkhead
 
 .PHONY: install
-install: build ## install bulkhead into BINDIR (default: where go installs)
+install: build ## install bulkhead into BINDIR (default: where go installs), and its other names
 	@install -D -m 755 $(BIN) "$(BINDIR)/bulkhead"
-	@echo "installed $(abspath $(BINDIR))/bulkhead"
+	@ln -sf bulkhead "$(BINDIR)/kubectl-bulkhead" && ln -sf bulkhead "$(BINDIR)/mwscript-k8s"
+	@echo "installed $(abspath $(BINDIR))/bulkhead, and by its other names kubectl-bulkhead and mwscript-k8s"
 
 # The lab's real node needs root and a container runtime; without them its tests
 # are skipped, and only then is that no failure. Docker's own packages bring a

@@ -24,7 +24,7 @@ func (f *runFlags) console(spec *bulkhead.Spec) error {
 		return nil
 	}
 	switch {
-	case f.detach && f.place.server.URL == "":
+	case f.detach && !f.place.remote():
 		return usage("at a server it can be attached to later", "-d and -t exclude each other on this machine")
 	case !f.detach && !f.dryRun && !isTerminal(f.stdinFrom):
 		return noTerminal()
@@ -32,7 +32,7 @@ func (f *runFlags) console(spec *bulkhead.Spec) error {
 	spec.Window = windowOf(f.stdinFrom)
 	// What the terminal understands is a matter of ours, not of where the script runs.
 	set := slices.ContainsFunc(spec.Env, func(v string) bool { return strings.HasPrefix(v, "TERM=") })
-	if term := os.Getenv("TERM"); term != "" && !set && f.place.server.URL != "" && !strings.ContainsAny(term, "{}") {
+	if term := os.Getenv("TERM"); term != "" && !set && f.place.remote() && !strings.ContainsAny(term, "{}") {
 		spec.Env = append(spec.Env, "TERM="+term)
 	}
 	return nil

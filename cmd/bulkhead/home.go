@@ -103,6 +103,9 @@ func (p *place) className(name string) (string, error) {
 // remote reports whether it is a server.
 func (p *place) remote() bool { return p.server != (serverAddress{}) }
 
+// pluginName is what kubectl looks for when it is called as kubectl bulkhead.
+const pluginName = "kubectl-bulkhead"
+
 // places are what may say where runs are, as flags. See app.place.
 type places struct {
 	server, ca, tokenFile, context           string

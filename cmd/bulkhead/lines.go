@@ -31,7 +31,10 @@ func outOf(c bulkhead.Chunk) int {
 
 func newLinePrinter(l *logReader, item int64) *linePrinter {
 	p := &linePrinter{reader: l, outs: [2]*bufio.Writer{bufio.NewWriter(l.app.stdout), bufio.NewWriter(l.app.stderr)}}
-	if l.prefixed {
+	switch {
+	case l.heads != nil:
+		p.head = l.heads(item)
+	case l.prefixed:
 		p.head = fmt.Sprintf("[%d] ", item)
 	}
 	return p

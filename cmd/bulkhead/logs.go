@@ -116,7 +116,8 @@ type logReader struct {
 	run      *bulkhead.Run
 	flags    logsFlags
 	prefixed bool
-	unread   int // how often output could not be read
+	heads    func(item int64) string // what lines begin with; nil: the item's number, if prefixed
+	unread   int                     // how often output could not be read
 }
 
 // cannotRead says what cannot be read, and lets the caller go on: output of which

@@ -61,8 +61,11 @@ type app struct {
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	// Asked before the worker sets signals right for the scripts.
 	a := &app{stdin: stdin, stdout: stdout, stderr: &messages{w: stderr}, signals: heeded()}
-	a.places.plugin = filepath.Base(os.Args[0]) == "kubectl-bulkhead"
+	a.places.plugin = filepath.Base(os.Args[0]) == pluginName
 	root := a.root()
+	if asMWScript() {
+		args = append([]string{mwscriptName}, args...)
+	}
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
@@ -146,7 +149,7 @@ gives its own exit code, 128+n when signal n ended it.`,
 	}
 	root.AddCommand(a.runCmd(), a.lsCmd(), a.showCmd(), a.itemsCmd(), a.logsCmd(), a.waitCmd(), a.pauseCmd(),
 		a.resumeCmd(), a.cancelCmd(), a.attachCmd(), a.retryCmd(), a.limitCmd(), a.exportCmd(), a.rmCmd(), a.classCmd(), a.contextCmd(), a.versionCmd(), a.continueCmd())
-	root.AddCommand(a.serveCmd(), a.agentCmd(), a.tokenCmd(), a.copyAgentCmd())
+	root.AddCommand(a.serveCmd(), a.agentCmd(), a.tokenCmd(), a.copyAgentCmd(), a.mwscriptCmd())
 	setCompletion(root)
 	return root
 }

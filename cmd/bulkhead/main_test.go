@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == worker.GuardianArg {
 		os.Exit(worker.GuardianMain(os.Args[2:]))
 	}
-	testscript.Main(leakChecked{m}, map[string]func(){"bulkhead": bulkheadMain})
+	testscript.Main(leakChecked{m}, map[string]func(){"bulkhead": bulkheadMain, mwscriptName: bulkheadMain, pluginName: bulkheadMain})
 }
 
 // leakChecked are the tests; they fail when they leave goroutines behind.

@@ -18,10 +18,20 @@ metadata: {name: %s}
 spec: {image: none, command: [%s]}
 `
 
+// testMediaWiki is a class whose scripts say how they were called. Those that are
+// called fail… do, and read… write what they read.
+const testMediaWiki = `apiVersion: bulkhead.dev/v1alpha1
+kind: ScriptClass
+metadata: {name: mediawiki}
+spec:
+  image: none
+  command: [sh, -c, 'echo "$0 $*"; case "$0 $*" in fail*) exit 3;; read*) cat;; *sv*) echo oh >&2; exit 1;; esac']
+`
+
 // startServer starts a server in the background, as start does, and waits until it
 // serves. The first time it chooses a port, and tells the commands of the script
-// where the server is and how to trust it. Its classes are plain, and shell, whose
-// commands begin with sh -c.
+// where the server is and how to trust it. Its classes are plain, shell, whose
+// commands begin with sh -c, and mediawiki.
 func startServer(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 0 {
 		ts.Fatalf("usage: serve")
@@ -38,7 +48,7 @@ func startServer(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Setenv("BULKHEAD_SERVER", "https://localhost:"+port)
 		ts.Setenv("BULKHEAD_CA", filepath.Join(state, "keys", "ca.crt"))
 		ts.Setenv("BULKHEAD_TOKEN_FILE", filepath.Join(state, "keys", "token"))
-		text := fmt.Sprintf(testClass, "plain", "") + "---\n" + fmt.Sprintf(testClass, "shell", "sh, -c")
+		text := fmt.Sprintf(testClass, "plain", "") + "---\n" + fmt.Sprintf(testClass, "shell", "sh, -c") + "---\n" + testMediaWiki
 		ts.Check(os.WriteFile(classes, []byte(text), 0o600))
 	}
 	start(ts, false, []string{"server", "bulkhead", "serve", "--state", state, "--classes", classes, "--listen", "localhost:" + ts.Getenv("port")})
