@@ -217,7 +217,7 @@ func (e *Engine) over() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, r := range e.runs {
-		rests := (r.rests || e.draining != "") && r.State == bulkhead.RunPaused
+		rests := (r.rests || e.draining != "") && r.State == bulkhead.RunPaused && r.Ending == 0
 		if len(r.leases) > 0 || !r.State.Finished() && !rests {
 			return false
 		}
