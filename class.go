@@ -95,6 +95,15 @@ type ClassStatus struct {
 	Queued  int64    // items
 	Running int64    // items
 	Blocked string   // one line: why no worker comes; "" when there is nothing to say
+	// Objects are what the class keeps in its cluster, however many runs there are;
+	// none outside of one.
+	Objects []ObjectCount
+}
+
+// ObjectCount is how many objects of one kind there are.
+type ObjectCount struct {
+	Kind  string `json:"kind"`
+	Count int    `json:"count"`
 }
 
 // Shape is what a run changes of the pods of its class. The zero value is the

@@ -46,6 +46,20 @@ func ParsePool(text string) (PoolUse, error) {
 	return PoolUse{Name: name, Key: key, Slots: n}, nil
 }
 
+// PoolStatus is how one pool stands.
+type PoolStatus struct {
+	Name    string `json:"name"`
+	Key     string `json:"key"`     // "": one pool for all items
+	Used    int    `json:"used"`    // slots, by items that run
+	Slots   int    `json:"slots"`   // of several runs that say something else, the least
+	Waiting int64  `json:"waiting"` // items that need it and wait, of those that were read ahead
+	// Classes are those of the runs that take part in it.
+	Classes []string `json:"-"`
+}
+
+// Full reports whether nothing that needs the pool can start.
+func (p *PoolStatus) Full() bool { return p.Used >= p.Slots }
+
 // Rate is a number of starts per time. The zero value is unlimited.
 type Rate struct {
 	Count float64       // starts, > 0

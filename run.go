@@ -136,6 +136,9 @@ type Spec struct {
 	Canary     int           `json:"canary,omitempty"`     // items to finish well before the rest may start
 	Priority   int           `json:"priority,omitempty"`   // higher first, among the runs of one owner
 	MaxOutput  int64         `json:"max_output,omitempty"` // bytes kept per attempt, both streams together
+	// Announce has a server write a line into its admin log when the run starts and
+	// when it ends.
+	Announce bool `json:"announce,omitempty"`
 }
 
 // Defaults of a Spec.
@@ -187,6 +190,15 @@ type Run struct {
 	// Mark is the worker mark of the process that last owned the run, see
 	// package worker. Its leftovers are ended before another process goes on.
 	Mark uint64
+}
+
+// RunQuery says which runs are asked for: those that are not over, those that ended
+// since, or both; all if it says neither.
+type RunQuery struct {
+	Before        RunID // only those with a lower number; 0: from the newest
+	Limit         int   // at most; 0: all
+	Unfinished    bool
+	FinishedAfter time.Time
 }
 
 // Stopping begins the reason of a run that starts nothing more while what runs

@@ -85,6 +85,10 @@ type Options struct {
 	// durable. They must be quick, and the run is not theirs.
 	Leased func(*bulkhead.Run, bulkhead.Lease)
 	Ended  func(*bulkhead.Run, bulkhead.Attempt)
+	// Began and Over are told likewise of a run that starts, when its first item does,
+	// and of one that is over. One that goes on because items are retried starts again.
+	Began func(r *bulkhead.Run, again bool)
+	Over  func(*bulkhead.Run)
 	// Poll is how often requests of other processes are looked for; default 100 ms.
 	Poll time.Duration
 }
@@ -104,6 +108,7 @@ type Engine struct {
 	hold     string // why nothing may start: the store cannot be written
 	draining string // why nothing more starts in this process; "" while it does
 	failures []Failure
+	pools    pools
 
 	idle    []*ask           // ask for a lease and have none yet
 	ended   []*ask           // carry a result that is not durable yet
@@ -283,6 +288,30 @@ func (e *Engine) report(b *bulkhead.Batch, grants []*grant) {
 	for _, a := range b.Ended {
 		if e.opts.Ended != nil {
 			e.opts.Ended(e.byID[a.Run].Run, a)
+		}
+	}
+	e.reportRuns(b, grants)
+}
+
+// reportRuns tells of the runs that have begun and that are over.
+func (e *Engine) reportRuns(b *bulkhead.Batch, grants []*grant) {
+	for _, g := range grants {
+		if g.undone || !g.run.begins {
+			continue
+		}
+		if e.opts.Began != nil {
+			e.opts.Began(g.run.Run, g.run.again)
+		}
+		g.run.begins = false
+	}
+	for _, r := range b.Runs {
+		own := e.byID[r.ID]
+		if !r.State.Finished() || !own.ends {
+			continue
+		}
+		own.ends = false
+		if e.opts.Over != nil {
+			e.opts.Over(r)
 		}
 	}
 }

@@ -98,7 +98,7 @@ func (e *Engine) retry(ctx context.Context, r *run, q bulkhead.Request) error {
 	if r.Ending != 0 {
 		return e.commit(ctx, &bulkhead.Batch{Requests: []int64{q.ID}}, nil)
 	}
-	next := *r.Run
+	next, over := *r.Run, r.State.Finished()
 	next.Next = r.lowest()
 	err := e.persist(ctx, func() error {
 		_, err := e.opts.Store.Retry(ctx, &next, q, e.opts.Now())
@@ -115,6 +115,9 @@ func (e *Engine) retry(ctx context.Context, r *run, q bulkhead.Request) error {
 	defer e.mu.Unlock()
 	*r.Run = next
 	r.touchedTo = max(r.touchedTo, touched)
+	if over && !r.State.Finished() {
+		r.begins, r.again = true, !r.Started.IsZero()
+	}
 	r.nextDue = e.opts.Now()
 	return nil
 }

@@ -36,6 +36,9 @@ type run struct {
 	savedReason string    // that was in it
 	rests       bool      // its canary paused it: its process need not wait for what a person makes of that
 	stopNow     bool      // running attempts were told to stop
+	begins      bool      // its next lease is its first
+	again       bool      // it has run before, and items of it were retried
+	ends        bool      // it is over, which nobody was told yet
 
 	watch    chan struct{} // closed at the next change; nil: nobody watches
 	failures []Failure     // the last ones, oldest first
@@ -74,7 +77,7 @@ type waiting struct {
 func newRun(stored *bulkhead.Run) (*run, error) {
 	r := &run{
 		Run: stored, byNeeds: map[string]*group{}, requeued: map[int64]bool{}, leases: map[int64]*live{},
-		cursor: stored.Next, total: stored.Counts.Total(),
+		cursor: stored.Next, total: stored.Counts.Total(), begins: stored.Started.IsZero(),
 	}
 	for _, p := range stored.Spec.Pools {
 		key, err := bulkhead.ParseTemplate(p.Key, stored.Spec.Columns)

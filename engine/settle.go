@@ -37,7 +37,7 @@ func (r *run) settle(now time.Time) {
 	}
 	r.Ending, r.Held, r.wait = 0, false, ""
 	r.Finished = now
-	r.dirty = true
+	r.dirty, r.ends = true, true
 }
 
 // changed reports whether the run's row has to be written.

@@ -22,6 +22,7 @@ const MaxFile = 1 << 20
 type File struct {
 	Name       string
 	Comment    string
+	Announce   bool // in the server's admin log
 	Each       []bulkhead.Source
 	CSV        string
 	Command    []string
@@ -54,7 +55,7 @@ func (f File) Spec() bulkhead.Spec {
 		Name: f.Name, Comment: f.Comment, Command: f.Command, Env: f.Env, Dir: f.Dir, Stdin: f.Stdin,
 		Inputs: f.Each, Pools: f.Pools, Limit: f.Limit, Rate: f.Rate, Timeout: f.Timeout, Grace: f.Grace,
 		Retries: f.Retries, RetryDelay: f.RetryDelay, Halt: f.Halt, Canary: f.Canary, Priority: f.Priority,
-		MaxOutput: f.MaxOutput, Class: f.Class, Shape: f.Shape,
+		MaxOutput: f.MaxOutput, Class: f.Class, Shape: f.Shape, Announce: f.Announce,
 	}
 	if f.CSV != "" {
 		s.Inputs = append([]bulkhead.Source{{From: f.CSV, CSV: true}}, f.Each...)
@@ -71,6 +72,7 @@ type field struct {
 var fields = []field{
 	{"name", text(func(f *File) *string { return &f.Name })},
 	{"comment", text(func(f *File) *string { return &f.Comment })},
+	{"announce", parsed(yesOrNo, func(f *File) *bool { return &f.Announce })},
 	{"each", (*decoder).each},
 	{"csv", text(func(f *File) *string { return &f.CSV })},
 	{"command", (*decoder).command},
@@ -347,6 +349,13 @@ func whole(s string) (int, error) {
 		return 0, usage("", "%s is not a whole number", bulkhead.Quote(s))
 	}
 	return n, nil
+}
+
+func yesOrNo(s string) (bool, error) {
+	if s != "true" && s != "false" {
+		return false, usage("", "%s is neither true nor false", bulkhead.Quote(s))
+	}
+	return s == "true", nil
 }
 
 func wholeFrom(least int) func(string) (int, error) {

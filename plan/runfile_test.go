@@ -17,6 +17,7 @@ func TestRunFileSaysWhatTheFlagsSay(t *testing.T) {
 	const text = `
 name: requeue
 comment: T363966   # why
+announce: true
 each:
   - wiki=wikis.txt
   - key: ["144p.mjpeg.mov", "a,b", "", 0..9]
@@ -63,7 +64,7 @@ file:
 	want := plan.File{
 		Class: "wikis/mediawiki", Shape: bulkhead.Shape{Image: "registry.example/mediawiki:1.43", CPU: "500m", Memory: "2Gi"},
 		StdinFile: "in.txt", Files: []string{"wikis.json:conf/wikis.json", "a b.txt:ab.txt"},
-		Name: "requeue", Comment: "T363966", CSV: "users.csv", Dir: "../work", Stdin: &stdin,
+		Name: "requeue", Comment: "T363966", Announce: true, CSV: "users.csv", Dir: "../work", Stdin: &stdin,
 		Each: []bulkhead.Source{
 			{Name: "wiki", From: "wikis.txt"},
 			{Name: "key", Values: []string{"144p.mjpeg.mov", "a,b", "", "0..9"}},
@@ -89,7 +90,7 @@ file:
 		Inputs: append([]bulkhead.Source{{From: "users.csv", CSV: true}}, want.Each...), Pools: want.Pools,
 		Limit: 4, Rate: want.Rate, Timeout: want.Timeout, Grace: want.Grace, Retries: 2, RetryDelay: want.RetryDelay,
 		Halt: want.Halt, Canary: 10, Priority: -3, MaxOutput: want.MaxOutput,
-		Class: want.Class, Shape: want.Shape,
+		Class: want.Class, Shape: want.Shape, Announce: true,
 	}
 	if diff := cmp.Diff(wantSpec, got.Spec()); diff != "" {
 		t.Errorf("spec (-want +got)\n%s", diff)

@@ -103,14 +103,20 @@ func (c *Client) Run(ctx context.Context, id bulkhead.RunID) (r *bulkhead.Run, e
 
 // Runs returns up to limit runs, newest first; limit 0 means all.
 func (c *Client) Runs(ctx context.Context, limit int) ([]*bulkhead.Run, error) {
+	return c.Recent(ctx, bulkhead.RunQuery{Limit: limit})
+}
+
+// Recent returns the runs of a query, newest first.
+func (c *Client) Recent(ctx context.Context, q bulkhead.RunQuery) ([]*bulkhead.Run, error) {
 	var runs []*bulkhead.Run
-	for more, before := true, int64(0); more && (limit <= 0 || len(runs) < limit); {
+	for more, before := true, int64(q.Before); more && (q.Limit <= 0 || len(runs) < q.Limit); {
 		size := maxRunsPage
-		if limit > 0 {
-			size = min(size, limit-len(runs))
+		if q.Limit > 0 {
+			size = min(size, q.Limit-len(runs))
 		}
 		err := c.call(ctx, func(ctx context.Context) error {
-			res, err := c.runs.ListRuns(ctx, &bulkheadv1.ListRunsRequest{PageSize: int32Of(size), Before: before})
+			res, err := c.runs.ListRuns(ctx, &bulkheadv1.ListRunsRequest{PageSize: int32Of(size), Before: before,
+				Unfinished: q.Unfinished, FinishedAfter: timeMessage(q.FinishedAfter)})
 			if err != nil {
 				return err
 			}
@@ -154,6 +160,17 @@ func (c *Client) Classes(ctx context.Context) (out []bulkhead.ClassStatus, err e
 		return err
 	})
 	return out, err
+}
+
+// Pools says how up to so many pools of the server stand, and how many more there
+// are.
+func (c *Client) Pools(ctx context.Context, limit int) (out []bulkhead.PoolStatus, more int, err error) {
+	err = c.call(ctx, func(ctx context.Context) error {
+		res, err := c.runs.ListPools(ctx, &bulkheadv1.ListPoolsRequest{PageSize: int32Of(limit)})
+		out, more = each(res.GetPools(), PoolStatusOf), int(res.GetMore())
+		return err
+	})
+	return out, more, err
 }
 
 // Delete removes a finished run with its output.

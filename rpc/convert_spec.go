@@ -22,6 +22,7 @@ func SpecMessage(s *bulkhead.Spec) *bulkheadv1.Spec {
 		Canary: int32Of(s.Canary), Priority: int32Of(s.Priority), MaxOutput: s.MaxOutput,
 		Files: each(s.Files, FileMessage), StdinFile: text(s.StdinFile), Shape: ShapeMessage(s.Shape),
 		Interactive: s.Interactive, Terminal: s.Terminal, Window: WindowMessage(s.Window),
+		Announce: s.Announce,
 	}
 	if s.Stdin != nil {
 		stdin := text(*s.Stdin)
@@ -42,6 +43,7 @@ func SpecOf(m *bulkheadv1.Spec) (*bulkhead.Spec, error) {
 		Canary: int(m.GetCanary()), Priority: int(m.GetPriority()), MaxOutput: m.GetMaxOutput(),
 		Files: each(m.GetFiles(), FileOf), StdinFile: m.GetStdinFile(), Shape: ShapeOf(m.GetShape()),
 		Interactive: m.GetInteractive(), Terminal: m.GetTerminal(), Window: WindowOf(m.GetWindow()),
+		Announce: m.GetAnnounce(),
 	}
 	if m != nil && m.Stdin != nil {
 		stdin := m.GetStdin()

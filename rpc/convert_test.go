@@ -76,8 +76,8 @@ var someSpec = rapid.Custom(func(t *rapid.T) *bulkhead.Spec {
 		Columns: list(someText).Draw(t, "columns"), Limit: number.Draw(t, "limit"), Timeout: period.Draw(t, "timeout"),
 		Grace: period.Draw(t, "grace"), Retries: number.Draw(t, "retries"), RetryDelay: period.Draw(t, "delay"),
 		Canary: number.Draw(t, "canary"), Priority: rapid.IntRange(-1<<31, 1<<31-1).Draw(t, "priority"),
-		MaxOutput: count.Draw(t, "output"),
-		Shape:     bulkhead.Shape{Image: someText.Draw(t, "image"), CPU: someText.Draw(t, "cpu"), Memory: someText.Draw(t, "memory")},
+		MaxOutput: count.Draw(t, "output"), Announce: rapid.Bool().Draw(t, "announce"),
+		Shape: bulkhead.Shape{Image: someText.Draw(t, "image"), CPU: someText.Draw(t, "cpu"), Memory: someText.Draw(t, "memory")},
 	}
 	if rapid.Bool().Draw(t, "reads") {
 		stdin := someText.Draw(t, "stdin")

@@ -16,18 +16,20 @@ const (
 	// KeepAlive is how often a stream that has nothing to say sends something.
 	KeepAlive = 15 * time.Second
 
-	maxRequest      = MaxItemsBytes + 2*MaxSpecBytes // with what is around the items
-	maxAgentRequest = 16 << 20
-	maxRunsPage     = 1000
-	maxRunsBytes    = 4 << 20 // of one page, but for its first run
-	maxItemsPage    = 500
-	maxItemsMessage = 64 << 10
-	maxOutputBytes  = 256 << 10 // of one message
-	maxTailLines    = 100_000
-	maxPositions    = 100_000
-	maxRetryItems   = 100_000
-	maxAccepting    = 1000
-	compressFrom    = 1 << 10
+	maxRequest       = MaxItemsBytes + 2*MaxSpecBytes // with what is around the items
+	maxAgentRequest  = 16 << 20
+	maxRunsPage      = 1000
+	defaultPoolsPage = 50
+	maxPoolsPage     = 1000
+	maxRunsBytes     = 4 << 20 // of one page, but for its first run
+	maxItemsPage     = 500
+	maxItemsMessage  = 64 << 10
+	maxOutputBytes   = 256 << 10 // of one message
+	maxTailLines     = 100_000
+	maxPositions     = 100_000
+	maxRetryItems    = 100_000
+	maxAccepting     = 1000
+	compressFrom     = 1 << 10
 
 	// What WatchRun sends: for a display, so a few of each, and cut short.
 	watchEvery    = 200 * time.Millisecond

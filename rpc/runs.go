@@ -67,17 +67,18 @@ func (s *Server) ListRuns(ctx context.Context, req *bulkheadv1.ListRunsRequest) 
 	}
 	size = min(size, maxRunsPage)
 	res := &bulkheadv1.ListRunsResponse{}
-	before, bytes := bulkhead.RunID(max(req.GetBefore(), 0)), 0
+	q, bytes := bulkhead.RunQuery{Before: bulkhead.RunID(max(req.GetBefore(), 0)), Unfinished: req.GetUnfinished(),
+		FinishedAfter: timeOf(req.GetFinishedAfter())}, 0
 	for len(res.Runs) < size && bytes < maxRunsBytes {
 		// In small pages: a spec may be large.
 		const page = 50
-		want := min(page, size-len(res.Runs))
-		runs, err := s.opts.Store.RunsBefore(ctx, before, want)
+		q.Limit = min(page, size-len(res.Runs))
+		runs, err := s.opts.Store.Recent(ctx, q)
 		if err != nil {
 			return nil, err
 		}
 		for _, r := range runs {
-			before = r.ID
+			q.Before = r.ID
 			switch err := s.may(ctx, VerbList, r.Spec.Class); bulkhead.CodeOf(err) {
 			case bulkhead.CodeDenied:
 				continue // as if it was not there
@@ -89,7 +90,7 @@ func (s *Server) ListRuns(ctx context.Context, req *bulkheadv1.ListRunsRequest) 
 			m := s.message(r)
 			res.Runs, bytes = append(res.Runs, m), bytes+proto.Size(m)
 		}
-		if res.More = len(runs) == want; !res.More {
+		if res.More = len(runs) == q.Limit; !res.More {
 			break
 		}
 	}
@@ -260,6 +261,28 @@ func (s *Server) ListClasses(ctx context.Context, _ *bulkheadv1.ListClassesReque
 	}
 	if len(res.Classes) == 0 {
 		return res, s.someMay(ctx, VerbList)
+	}
+	return res, nil
+}
+
+// ListPools implements RunServiceHandler.
+func (s *Server) ListPools(ctx context.Context, req *bulkheadv1.ListPoolsRequest) (*bulkheadv1.ListPoolsResponse, error) {
+	size := int(req.GetPageSize())
+	if size <= 0 {
+		size = defaultPoolsPage
+	}
+	size = min(size, maxPoolsPage)
+	res := &bulkheadv1.ListPoolsResponse{}
+	for _, p := range s.opts.Engine.Pools() {
+		// The key of a pool may say something of a run: of one that the caller may see.
+		if !slices.ContainsFunc(p.Classes, func(class string) bool { return s.may(ctx, VerbList, class) == nil }) {
+			continue
+		}
+		if len(res.Pools) < size {
+			res.Pools = append(res.Pools, PoolStatusMessage(p))
+		} else {
+			res.More++
+		}
 	}
 	return res, nil
 }

@@ -27,9 +27,8 @@ type Store interface {
 // Reader is the store as questions need it.
 type Reader interface {
 	Run(ctx context.Context, id bulkhead.RunID) (*bulkhead.Run, error)
-	// RunsBefore returns up to limit runs with a lower number than before, newest
-	// first; before 0 means all.
-	RunsBefore(ctx context.Context, before bulkhead.RunID, limit int) ([]*bulkhead.Run, error)
+	// Recent returns the runs of a query, newest first.
+	Recent(ctx context.Context, q bulkhead.RunQuery) ([]*bulkhead.Run, error)
 	// Unfinished returns the runs that are not over, those that accept included.
 	Unfinished(ctx context.Context) ([]*bulkhead.Run, error)
 	// Items reads in pages and calls fn between them: a slow fn keeps nobody from
@@ -55,6 +54,9 @@ type Engine interface {
 	Add(ctx context.Context, r *bulkhead.Run) error
 	// Ask carries out a request, durably. Of a finished run items can be retried.
 	Ask(ctx context.Context, q bulkhead.Request) error
+	// Pools are the pools that are in use or waited for: full ones first, then those
+	// for which most waits. What it returns is not the caller's to change.
+	Pools() []bulkhead.PoolStatus
 	// Watch says how a run stands, with up to live of the items that have run
 	// longest; changed is closed when it stands otherwise. It reports false for a run
 	// that the engine does not have: then the store has the last word.

@@ -42,11 +42,27 @@ func runningMessage(l bulkhead.Lease) *bulkheadv1.Running {
 // ClassMessage makes a message of how a class stands.
 func ClassMessage(c bulkhead.ClassStatus) *bulkheadv1.ClassStatus {
 	return &bulkheadv1.ClassStatus{Name: text(c.Name), Command: texts(c.Command), Workers: int32Of(c.Workers),
-		Slots: int32Of(c.Slots), Queued: c.Queued, Running: c.Running, Blocked: text(c.Blocked)}
+		Slots: int32Of(c.Slots), Queued: c.Queued, Running: c.Running, Blocked: text(c.Blocked),
+		Objects: each(c.Objects, func(o bulkhead.ObjectCount) *bulkheadv1.ObjectCount {
+			return &bulkheadv1.ObjectCount{Kind: text(o.Kind), Count: int32Of(o.Count)}
+		})}
 }
 
 // ClassOf is the inverse of ClassMessage.
 func ClassOf(m *bulkheadv1.ClassStatus) bulkhead.ClassStatus {
 	return bulkhead.ClassStatus{Name: m.GetName(), Command: texts(m.GetCommand()), Workers: int(m.GetWorkers()),
-		Slots: int(m.GetSlots()), Queued: m.GetQueued(), Running: m.GetRunning(), Blocked: m.GetBlocked()}
+		Slots: int(m.GetSlots()), Queued: m.GetQueued(), Running: m.GetRunning(), Blocked: m.GetBlocked(),
+		Objects: each(m.GetObjects(), func(m *bulkheadv1.ObjectCount) bulkhead.ObjectCount {
+			return bulkhead.ObjectCount{Kind: m.GetKind(), Count: int(m.GetCount())}
+		})}
+}
+
+// PoolStatusMessage makes a message of how a pool stands.
+func PoolStatusMessage(p bulkhead.PoolStatus) *bulkheadv1.PoolStatus {
+	return &bulkheadv1.PoolStatus{Name: text(p.Name), Key: text(p.Key), Used: int32Of(p.Used), Slots: int32Of(p.Slots), Waiting: p.Waiting}
+}
+
+// PoolStatusOf is the inverse of PoolStatusMessage.
+func PoolStatusOf(m *bulkheadv1.PoolStatus) bulkhead.PoolStatus {
+	return bulkhead.PoolStatus{Name: m.GetName(), Key: m.GetKey(), Used: int(m.GetUsed()), Slots: int(m.GetSlots()), Waiting: m.GetWaiting()}
 }

@@ -29,7 +29,7 @@ type runFlags struct {
 	halt                                        string
 	each, env, pool                             []string
 	limit, retries, canary, priority            int
-	detach, dryRun, interactive, tty            bool
+	detach, dryRun, interactive, tty, announce  bool
 	output                                      outputFlag
 
 	place   place
@@ -102,6 +102,7 @@ func (f *runFlags) define(a *app, cmd *cobra.Command) {
 	fl.StringVar(&f.csv, "csv", "", "CSV or .tsv `file` whose header names the columns; - is standard input")
 	fl.StringVar(&f.name, "name", "", "name of the run (default: the command's base name)")
 	fl.StringVar(&f.comment, "comment", "", "why; often a task number")
+	fl.BoolVar(&f.announce, "announce", false, "at a server: write a line into its admin log when the run starts and when it ends")
 	fl.IntVar(&f.limit, "limit", runtime.NumCPU(), fmt.Sprintf("items at once (at a server: %d)", defaultRemoteLimit))
 	fl.StringVar(&f.rate, "rate", "", "starts per time: `50/s`, 30/m, 10/h; a bare number is per second")
 	fl.StringArrayVar(&f.pool, "pool", nil, "`NAME[:KEY]=N`: at most N at once in this process, or at the server, of each key if it has placeholders; repeat")
@@ -316,6 +317,9 @@ func (f *runFlags) limits(cmd *cobra.Command, spec *bulkhead.Spec, given func(st
 	if given("priority") {
 		spec.Priority = f.priority
 	}
+	if given("announce") {
+		spec.Announce = f.announce
+	}
 	return nil
 }
 
@@ -456,15 +460,4 @@ func dryRun(w io.Writer, spec *bulkhead.Spec, in *plan.Input) error {
 }
 
 // shellLine quotes a command so that a shell would read it back as it is.
-func shellLine(args []string) string {
-	quoted := make([]string, len(args))
-	for i, arg := range args {
-		plain := arg != "" && strings.Trim(arg, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./=:,@%+") == ""
-		if plain {
-			quoted[i] = arg
-		} else {
-			quoted[i] = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
-		}
-	}
-	return strings.Join(quoted, " ")
-}
+func shellLine(args []string) string { return bulkhead.ShellLine(args) }

@@ -95,6 +95,8 @@ func (f *runFlags) onlyAtServer(spec *bulkhead.Spec) error {
 		return noServer(fmt.Sprintf("--class %s: classes are those of a server", spec.Class))
 	case spec.Shape != bulkhead.Shape{}:
 		return noServer("--image, --cpu and --memory change the pods of a class")
+	case spec.Announce:
+		return noServer("--announce: the admin log is that of a server")
 	case len(f.files) > 0:
 		return usage("scripts read it where it is; --server or a context runs them elsewhere", "--file %s: it is here already", f.files[0])
 	case f.stdinFile != "":

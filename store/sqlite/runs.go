@@ -231,6 +231,40 @@ func (s *Store) RunsBefore(_ context.Context, before bulkhead.RunID, limit int) 
 	return runs, err
 }
 
+// Recent returns the runs of a query, newest first. It looks at those alone: how
+// many others there are costs nothing.
+func (s *Store) Recent(ctx context.Context, q bulkhead.RunQuery) (runs []*bulkhead.Run, err error) {
+	if !q.Unfinished && q.FinishedAfter.IsZero() {
+		return s.RunsBefore(ctx, q.Before, q.Limit)
+	}
+	// The conditions are those of the indexes, so that SQLite uses them.
+	const unfinished, finished = "SELECT id FROM runs WHERE ?3 AND state IN (1, 2, 3)",
+		"SELECT id FROM runs WHERE finished > 0 AND finished > ?4"
+	after, before, limit := int64(math.MaxInt64), int64(math.MaxInt64), int64(-1)
+	if !q.FinishedAfter.IsZero() {
+		after = micros(q.FinishedAfter)
+	}
+	if q.Before > 0 {
+		before = int64(q.Before)
+	}
+	if q.Limit > 0 {
+		limit = int64(q.Limit)
+	}
+	err = s.read(func(c *sqlite.Conn) error {
+		stmt, err := bind(c, "SELECT "+runColumns+" FROM runs WHERE id < ?1 AND id IN ("+unfinished+" UNION ALL "+finished+") ORDER BY id DESC LIMIT ?2",
+			before, limit, bit(q.Unfinished), after)
+		if err != nil {
+			return err
+		}
+		return each(stmt, func(stmt *sqlite.Stmt) error {
+			r, err := scanRun(stmt)
+			runs = append(runs, r)
+			return err
+		})
+	})
+	return runs, err
+}
+
 // ByKey returns the run that was submitted with that key; nil: there is none.
 func (s *Store) ByKey(_ context.Context, key string) (r *bulkhead.Run, err error) {
 	err = s.read(func(c *sqlite.Conn) error {

@@ -193,6 +193,8 @@ func (c control) Ask(ctx context.Context, q bulkhead.Request) error {
 	return c.engine.Look(ctx)
 }
 
+func (c control) Pools() []bulkhead.PoolStatus { return c.engine.Pools() }
+
 func (c control) Watch(id bulkhead.RunID, live int) (rpc.Status, <-chan struct{}, bool) {
 	st, failures, changed, ok := c.engine.StatusOf(id, live)
 	out := rpc.Status{Run: st.Run, Running: st.Live}

@@ -352,6 +352,7 @@ type Spec struct {
 	Shape         *Shape                 `protobuf:"bytes,25,opt,name=shape,proto3" json:"shape,omitempty"`
 	Interactive   bool                   `protobuf:"varint,26,opt,name=interactive,proto3" json:"interactive,omitempty"` // stdin comes from who is attached; only of a single script without retries
 	Terminal      bool                   `protobuf:"varint,27,opt,name=terminal,proto3" json:"terminal,omitempty"`       // the script runs in a terminal; only with interactive
+	Announce      bool                   `protobuf:"varint,28,opt,name=announce,proto3" json:"announce,omitempty"`       // a line in the server admin log when it starts and when it ends
 	Window        *Window                `protobuf:"bytes,29,opt,name=window,proto3" json:"window,omitempty"`            // of the terminal, at first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -572,6 +573,13 @@ func (x *Spec) GetInteractive() bool {
 func (x *Spec) GetTerminal() bool {
 	if x != nil {
 		return x.Terminal
+	}
+	return false
+}
+
+func (x *Spec) GetAnnounce() bool {
+	if x != nil {
+		return x.Announce
 	}
 	return false
 }
@@ -1842,8 +1850,10 @@ func (x *GetRunResponse) GetRun() *Run {
 
 type ListRunsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	PageSize      int32                  `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"` // default and at most 1000
-	Before        int64                  `protobuf:"varint,2,opt,name=before,proto3" json:"before,omitempty"`                     // only runs with a lower number; 0: from the newest
+	PageSize      int32                  `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`               // default and at most 1000
+	Before        int64                  `protobuf:"varint,2,opt,name=before,proto3" json:"before,omitempty"`                                   // only runs with a lower number; 0: from the newest
+	Unfinished    bool                   `protobuf:"varint,3,opt,name=unfinished,proto3" json:"unfinished,omitempty"`                           // only runs that are not over
+	FinishedAfter *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=finished_after,json=finishedAfter,proto3" json:"finished_after,omitempty"` // only runs that ended since; with unfinished, both
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1890,6 +1900,20 @@ func (x *ListRunsRequest) GetBefore() int64 {
 		return x.Before
 	}
 	return 0
+}
+
+func (x *ListRunsRequest) GetUnfinished() bool {
+	if x != nil {
+		return x.Unfinished
+	}
+	return false
+}
+
+func (x *ListRunsRequest) GetFinishedAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FinishedAfter
+	}
+	return nil
 }
 
 type ListRunsResponse struct {
@@ -3795,6 +3819,7 @@ type ClassStatus struct {
 	Queued        int64                  `protobuf:"varint,5,opt,name=queued,proto3" json:"queued,omitempty"`   // items
 	Running       int64                  `protobuf:"varint,6,opt,name=running,proto3" json:"running,omitempty"`
 	Blocked       string                 `protobuf:"bytes,7,opt,name=blocked,proto3" json:"blocked,omitempty"` // why no worker comes
+	Objects       []*ObjectCount         `protobuf:"bytes,8,rep,name=objects,proto3" json:"objects,omitempty"` // that the class keeps in its cluster, however many runs there are
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3878,6 +3903,239 @@ func (x *ClassStatus) GetBlocked() string {
 	return ""
 }
 
+func (x *ClassStatus) GetObjects() []*ObjectCount {
+	if x != nil {
+		return x.Objects
+	}
+	return nil
+}
+
+// ObjectCount is how many objects of one kind there are.
+type ObjectCount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"` // Pod
+	Count         int32                  `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ObjectCount) Reset() {
+	*x = ObjectCount{}
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ObjectCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ObjectCount) ProtoMessage() {}
+
+func (x *ObjectCount) ProtoReflect() protoreflect.Message {
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ObjectCount.ProtoReflect.Descriptor instead.
+func (*ObjectCount) Descriptor() ([]byte, []int) {
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *ObjectCount) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *ObjectCount) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+type ListPoolsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	PageSize      int32                  `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"` // default 50, at most 1000
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPoolsRequest) Reset() {
+	*x = ListPoolsRequest{}
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPoolsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPoolsRequest) ProtoMessage() {}
+
+func (x *ListPoolsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPoolsRequest.ProtoReflect.Descriptor instead.
+func (*ListPoolsRequest) Descriptor() ([]byte, []int) {
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *ListPoolsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+type ListPoolsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pools         []*PoolStatus          `protobuf:"bytes,1,rep,name=pools,proto3" json:"pools,omitempty"` // full ones first, then those for which most waits
+	More          int32                  `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`  // further pools that are in use or waited for
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPoolsResponse) Reset() {
+	*x = ListPoolsResponse{}
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPoolsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPoolsResponse) ProtoMessage() {}
+
+func (x *ListPoolsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPoolsResponse.ProtoReflect.Descriptor instead.
+func (*ListPoolsResponse) Descriptor() ([]byte, []int) {
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *ListPoolsResponse) GetPools() []*PoolStatus {
+	if x != nil {
+		return x.Pools
+	}
+	return nil
+}
+
+func (x *ListPoolsResponse) GetMore() int32 {
+	if x != nil {
+		return x.More
+	}
+	return 0
+}
+
+// PoolStatus is a pool that is in use or waited for.
+type PoolStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Key           string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`          // empty: one pool for all items
+	Used          int32                  `protobuf:"varint,3,opt,name=used,proto3" json:"used,omitempty"`       // slots, by items that run
+	Slots         int32                  `protobuf:"varint,4,opt,name=slots,proto3" json:"slots,omitempty"`     // at once; of several runs that say something else, the least
+	Waiting       int64                  `protobuf:"varint,5,opt,name=waiting,proto3" json:"waiting,omitempty"` // items that need it and wait, of those that were read ahead
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PoolStatus) Reset() {
+	*x = PoolStatus{}
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PoolStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PoolStatus) ProtoMessage() {}
+
+func (x *PoolStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PoolStatus.ProtoReflect.Descriptor instead.
+func (*PoolStatus) Descriptor() ([]byte, []int) {
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *PoolStatus) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PoolStatus) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *PoolStatus) GetUsed() int32 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
+func (x *PoolStatus) GetSlots() int32 {
+	if x != nil {
+		return x.Slots
+	}
+	return 0
+}
+
+func (x *PoolStatus) GetWaiting() int64 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
 type StatFileRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Sha256        string                 `protobuf:"bytes,1,opt,name=sha256,proto3" json:"sha256,omitempty"`
@@ -3888,7 +4146,7 @@ type StatFileRequest struct {
 
 func (x *StatFileRequest) Reset() {
 	*x = StatFileRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[56]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3900,7 +4158,7 @@ func (x *StatFileRequest) String() string {
 func (*StatFileRequest) ProtoMessage() {}
 
 func (x *StatFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[56]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3913,7 +4171,7 @@ func (x *StatFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatFileRequest.ProtoReflect.Descriptor instead.
 func (*StatFileRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{56}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *StatFileRequest) GetSha256() string {
@@ -3940,7 +4198,7 @@ type StatFileResponse struct {
 
 func (x *StatFileResponse) Reset() {
 	*x = StatFileResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[57]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3952,7 +4210,7 @@ func (x *StatFileResponse) String() string {
 func (*StatFileResponse) ProtoMessage() {}
 
 func (x *StatFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[57]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3965,7 +4223,7 @@ func (x *StatFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatFileResponse.ProtoReflect.Descriptor instead.
 func (*StatFileResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{57}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *StatFileResponse) GetHave() int64 {
@@ -3995,7 +4253,7 @@ type PutFileRequest struct {
 
 func (x *PutFileRequest) Reset() {
 	*x = PutFileRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[58]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4007,7 +4265,7 @@ func (x *PutFileRequest) String() string {
 func (*PutFileRequest) ProtoMessage() {}
 
 func (x *PutFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[58]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4020,7 +4278,7 @@ func (x *PutFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutFileRequest.ProtoReflect.Descriptor instead.
 func (*PutFileRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{58}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *PutFileRequest) GetSha256() string {
@@ -4068,7 +4326,7 @@ type PutFileResponse struct {
 
 func (x *PutFileResponse) Reset() {
 	*x = PutFileResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[59]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4080,7 +4338,7 @@ func (x *PutFileResponse) String() string {
 func (*PutFileResponse) ProtoMessage() {}
 
 func (x *PutFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[59]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4093,7 +4351,7 @@ func (x *PutFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutFileResponse.ProtoReflect.Descriptor instead.
 func (*PutFileResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{59}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *PutFileResponse) GetHave() int64 {
@@ -4117,7 +4375,7 @@ const file_bulkhead_v1_runs_proto_rawDesc = "" +
 	"\x16bulkhead/v1/runs.proto\x12\vbulkhead.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"/\n" +
 	"\x05Fault\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x12\n" +
-	"\x04hint\x18\x02 \x01(\tR\x04hint\"\xfa\x06\n" +
+	"\x04hint\x18\x02 \x01(\tR\x04hint\"\x96\a\n" +
 	"\x04Spec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\acomment\x18\x02 \x01(\tR\acomment\x12\x14\n" +
@@ -4149,7 +4407,8 @@ const file_bulkhead_v1_runs_proto_rawDesc = "" +
 	"stdin_file\x18\x18 \x01(\tR\tstdinFile\x12(\n" +
 	"\x05shape\x18\x19 \x01(\v2\x12.bulkhead.v1.ShapeR\x05shape\x12 \n" +
 	"\vinteractive\x18\x1a \x01(\bR\vinteractive\x12\x1a\n" +
-	"\bterminal\x18\x1b \x01(\bR\bterminal\x12+\n" +
+	"\bterminal\x18\x1b \x01(\bR\bterminal\x12\x1a\n" +
+	"\bannounce\x18\x1c \x01(\bR\bannounce\x12+\n" +
 	"\x06window\x18\x1d \x01(\v2\x13.bulkhead.v1.WindowR\x06windowB\b\n" +
 	"\x06_stdin\"6\n" +
 	"\x06Window\x12\x12\n" +
@@ -4246,10 +4505,14 @@ const file_bulkhead_v1_runs_proto_rawDesc = "" +
 	"\rGetRunRequest\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\x03R\x03run\"4\n" +
 	"\x0eGetRunResponse\x12\"\n" +
-	"\x03run\x18\x01 \x01(\v2\x10.bulkhead.v1.RunR\x03run\"F\n" +
+	"\x03run\x18\x01 \x01(\v2\x10.bulkhead.v1.RunR\x03run\"\xa9\x01\n" +
 	"\x0fListRunsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x16\n" +
-	"\x06before\x18\x02 \x01(\x03R\x06before\"L\n" +
+	"\x06before\x18\x02 \x01(\x03R\x06before\x12\x1e\n" +
+	"\n" +
+	"unfinished\x18\x03 \x01(\bR\n" +
+	"unfinished\x12A\n" +
+	"\x0efinished_after\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\rfinishedAfter\"L\n" +
 	"\x10ListRunsResponse\x12$\n" +
 	"\x04runs\x18\x01 \x03(\v2\x10.bulkhead.v1.RunR\x04runs\x12\x12\n" +
 	"\x04more\x18\x02 \x01(\bR\x04more\"#\n" +
@@ -4365,7 +4628,7 @@ const file_bulkhead_v1_runs_proto_rawDesc = "" +
 	"\x11DeleteRunResponse\"\x14\n" +
 	"\x12ListClassesRequest\"I\n" +
 	"\x13ListClassesResponse\x122\n" +
-	"\aclasses\x18\x01 \x03(\v2\x18.bulkhead.v1.ClassStatusR\aclasses\"\xb7\x01\n" +
+	"\aclasses\x18\x01 \x03(\v2\x18.bulkhead.v1.ClassStatusR\aclasses\"\xeb\x01\n" +
 	"\vClassStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\acommand\x18\x02 \x03(\tR\acommand\x12\x18\n" +
@@ -4373,7 +4636,23 @@ const file_bulkhead_v1_runs_proto_rawDesc = "" +
 	"\x05slots\x18\x04 \x01(\x05R\x05slots\x12\x16\n" +
 	"\x06queued\x18\x05 \x01(\x03R\x06queued\x12\x18\n" +
 	"\arunning\x18\x06 \x01(\x03R\arunning\x12\x18\n" +
-	"\ablocked\x18\a \x01(\tR\ablocked\"?\n" +
+	"\ablocked\x18\a \x01(\tR\ablocked\x122\n" +
+	"\aobjects\x18\b \x03(\v2\x18.bulkhead.v1.ObjectCountR\aobjects\"7\n" +
+	"\vObjectCount\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x05R\x05count\"/\n" +
+	"\x10ListPoolsRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\"V\n" +
+	"\x11ListPoolsResponse\x12-\n" +
+	"\x05pools\x18\x01 \x03(\v2\x17.bulkhead.v1.PoolStatusR\x05pools\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\x05R\x04more\"v\n" +
+	"\n" +
+	"PoolStatus\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12\x12\n" +
+	"\x04used\x18\x03 \x01(\x05R\x04used\x12\x14\n" +
+	"\x05slots\x18\x04 \x01(\x05R\x05slots\x12\x18\n" +
+	"\awaiting\x18\x05 \x01(\x03R\awaiting\"?\n" +
 	"\x0fStatFileRequest\x12\x16\n" +
 	"\x06sha256\x18\x01 \x01(\tR\x06sha256\x12\x14\n" +
 	"\x05class\x18\x02 \x01(\tR\x05class\"B\n" +
@@ -4419,7 +4698,7 @@ const file_bulkhead_v1_runs_proto_rawDesc = "" +
 	"\x06Stream\x12\x16\n" +
 	"\x12STREAM_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTREAM_STDOUT\x10\x01\x12\x11\n" +
-	"\rSTREAM_STDERR\x10\x022\x93\f\n" +
+	"\rSTREAM_STDERR\x10\x022\xe4\f\n" +
 	"\n" +
 	"RunService\x12J\n" +
 	"\tCreateRun\x12\x1d.bulkhead.v1.CreateRunRequest\x1a\x1e.bulkhead.v1.CreateRunResponse\x12P\n" +
@@ -4440,7 +4719,8 @@ const file_bulkhead_v1_runs_proto_rawDesc = "" +
 	"\bLimitRun\x12\x1c.bulkhead.v1.LimitRunRequest\x1a\x1d.bulkhead.v1.LimitRunResponse\x12G\n" +
 	"\bRetryRun\x12\x1c.bulkhead.v1.RetryRunRequest\x1a\x1d.bulkhead.v1.RetryRunResponse\x12J\n" +
 	"\tDeleteRun\x12\x1d.bulkhead.v1.DeleteRunRequest\x1a\x1e.bulkhead.v1.DeleteRunResponse\x12U\n" +
-	"\vListClasses\x12\x1f.bulkhead.v1.ListClassesRequest\x1a .bulkhead.v1.ListClassesResponse\"\x03\x90\x02\x01\x12G\n" +
+	"\vListClasses\x12\x1f.bulkhead.v1.ListClassesRequest\x1a .bulkhead.v1.ListClassesResponse\"\x03\x90\x02\x01\x12O\n" +
+	"\tListPools\x12\x1d.bulkhead.v1.ListPoolsRequest\x1a\x1e.bulkhead.v1.ListPoolsResponse\"\x03\x90\x02\x01\x12G\n" +
 	"\bStatFile\x12\x1c.bulkhead.v1.StatFileRequest\x1a\x1d.bulkhead.v1.StatFileResponse\x12D\n" +
 	"\aPutFile\x12\x1b.bulkhead.v1.PutFileRequest\x1a\x1c.bulkhead.v1.PutFileResponseB2Z0bulkhead.dev/bulkhead/rpc/bulkhead/v1;bulkheadv1b\x06proto3"
 
@@ -4457,7 +4737,7 @@ func file_bulkhead_v1_runs_proto_rawDescGZIP() []byte {
 }
 
 var file_bulkhead_v1_runs_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_bulkhead_v1_runs_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
+var file_bulkhead_v1_runs_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
 var file_bulkhead_v1_runs_proto_goTypes = []any{
 	(RunState)(0),                 // 0: bulkhead.v1.RunState
 	(ItemState)(0),                // 1: bulkhead.v1.ItemState
@@ -4519,34 +4799,38 @@ var file_bulkhead_v1_runs_proto_goTypes = []any{
 	(*ListClassesRequest)(nil),    // 57: bulkhead.v1.ListClassesRequest
 	(*ListClassesResponse)(nil),   // 58: bulkhead.v1.ListClassesResponse
 	(*ClassStatus)(nil),           // 59: bulkhead.v1.ClassStatus
-	(*StatFileRequest)(nil),       // 60: bulkhead.v1.StatFileRequest
-	(*StatFileResponse)(nil),      // 61: bulkhead.v1.StatFileResponse
-	(*PutFileRequest)(nil),        // 62: bulkhead.v1.PutFileRequest
-	(*PutFileResponse)(nil),       // 63: bulkhead.v1.PutFileResponse
-	(*durationpb.Duration)(nil),   // 64: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 65: google.protobuf.Timestamp
+	(*ObjectCount)(nil),           // 60: bulkhead.v1.ObjectCount
+	(*ListPoolsRequest)(nil),      // 61: bulkhead.v1.ListPoolsRequest
+	(*ListPoolsResponse)(nil),     // 62: bulkhead.v1.ListPoolsResponse
+	(*PoolStatus)(nil),            // 63: bulkhead.v1.PoolStatus
+	(*StatFileRequest)(nil),       // 64: bulkhead.v1.StatFileRequest
+	(*StatFileResponse)(nil),      // 65: bulkhead.v1.StatFileResponse
+	(*PutFileRequest)(nil),        // 66: bulkhead.v1.PutFileRequest
+	(*PutFileResponse)(nil),       // 67: bulkhead.v1.PutFileResponse
+	(*durationpb.Duration)(nil),   // 68: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 69: google.protobuf.Timestamp
 }
 var file_bulkhead_v1_runs_proto_depIdxs = []int32{
 	7,  // 0: bulkhead.v1.Spec.inputs:type_name -> bulkhead.v1.Source
 	8,  // 1: bulkhead.v1.Spec.pools:type_name -> bulkhead.v1.Pool
-	64, // 2: bulkhead.v1.Spec.timeout:type_name -> google.protobuf.Duration
-	64, // 3: bulkhead.v1.Spec.grace:type_name -> google.protobuf.Duration
-	64, // 4: bulkhead.v1.Spec.retry_delay:type_name -> google.protobuf.Duration
+	68, // 2: bulkhead.v1.Spec.timeout:type_name -> google.protobuf.Duration
+	68, // 3: bulkhead.v1.Spec.grace:type_name -> google.protobuf.Duration
+	68, // 4: bulkhead.v1.Spec.retry_delay:type_name -> google.protobuf.Duration
 	9,  // 5: bulkhead.v1.Spec.files:type_name -> bulkhead.v1.File
 	10, // 6: bulkhead.v1.Spec.shape:type_name -> bulkhead.v1.Shape
 	6,  // 7: bulkhead.v1.Spec.window:type_name -> bulkhead.v1.Window
 	5,  // 8: bulkhead.v1.Run.spec:type_name -> bulkhead.v1.Spec
 	0,  // 9: bulkhead.v1.Run.state:type_name -> bulkhead.v1.RunState
 	12, // 10: bulkhead.v1.Run.counts:type_name -> bulkhead.v1.Counts
-	65, // 11: bulkhead.v1.Run.created:type_name -> google.protobuf.Timestamp
-	65, // 12: bulkhead.v1.Run.started:type_name -> google.protobuf.Timestamp
-	65, // 13: bulkhead.v1.Run.finished:type_name -> google.protobuf.Timestamp
+	69, // 11: bulkhead.v1.Run.created:type_name -> google.protobuf.Timestamp
+	69, // 12: bulkhead.v1.Run.started:type_name -> google.protobuf.Timestamp
+	69, // 13: bulkhead.v1.Run.finished:type_name -> google.protobuf.Timestamp
 	0,  // 14: bulkhead.v1.Run.ending:type_name -> bulkhead.v1.RunState
 	1,  // 15: bulkhead.v1.Result.state:type_name -> bulkhead.v1.ItemState
 	2,  // 16: bulkhead.v1.Result.how:type_name -> bulkhead.v1.How
-	65, // 17: bulkhead.v1.Result.started:type_name -> google.protobuf.Timestamp
-	64, // 18: bulkhead.v1.Result.duration:type_name -> google.protobuf.Duration
-	64, // 19: bulkhead.v1.Result.cpu:type_name -> google.protobuf.Duration
+	69, // 17: bulkhead.v1.Result.started:type_name -> google.protobuf.Timestamp
+	68, // 18: bulkhead.v1.Result.duration:type_name -> google.protobuf.Duration
+	68, // 19: bulkhead.v1.Result.cpu:type_name -> google.protobuf.Duration
 	14, // 20: bulkhead.v1.Attempt.result:type_name -> bulkhead.v1.Result
 	13, // 21: bulkhead.v1.ItemStatus.item:type_name -> bulkhead.v1.Item
 	1,  // 22: bulkhead.v1.ItemStatus.state:type_name -> bulkhead.v1.ItemState
@@ -4557,78 +4841,83 @@ var file_bulkhead_v1_runs_proto_depIdxs = []int32{
 	13, // 27: bulkhead.v1.AppendItemsRequest.items:type_name -> bulkhead.v1.Item
 	11, // 28: bulkhead.v1.AcceptRunResponse.run:type_name -> bulkhead.v1.Run
 	11, // 29: bulkhead.v1.GetRunResponse.run:type_name -> bulkhead.v1.Run
-	11, // 30: bulkhead.v1.ListRunsResponse.runs:type_name -> bulkhead.v1.Run
-	11, // 31: bulkhead.v1.WatchRunResponse.run:type_name -> bulkhead.v1.Run
-	29, // 32: bulkhead.v1.WatchRunResponse.running:type_name -> bulkhead.v1.Running
-	16, // 33: bulkhead.v1.WatchRunResponse.failures:type_name -> bulkhead.v1.ItemStatus
-	13, // 34: bulkhead.v1.Running.item:type_name -> bulkhead.v1.Item
-	65, // 35: bulkhead.v1.Running.since:type_name -> google.protobuf.Timestamp
-	1,  // 36: bulkhead.v1.ListItemsRequest.state:type_name -> bulkhead.v1.ItemState
-	16, // 37: bulkhead.v1.ListItemsResponse.items:type_name -> bulkhead.v1.ItemStatus
-	15, // 38: bulkhead.v1.ListAttemptsResponse.attempts:type_name -> bulkhead.v1.Attempt
-	3,  // 39: bulkhead.v1.Chunk.stream:type_name -> bulkhead.v1.Stream
-	65, // 40: bulkhead.v1.Chunk.at:type_name -> google.protobuf.Timestamp
-	34, // 41: bulkhead.v1.ReadOutputResponse.chunks:type_name -> bulkhead.v1.Chunk
-	44, // 42: bulkhead.v1.FollowOutputRequest.positions:type_name -> bulkhead.v1.Position
-	34, // 43: bulkhead.v1.FollowOutputResponse.chunk:type_name -> bulkhead.v1.Chunk
-	44, // 44: bulkhead.v1.FollowOutputResponse.position:type_name -> bulkhead.v1.Position
-	40, // 45: bulkhead.v1.AttachRequest.join:type_name -> bulkhead.v1.Joining
-	41, // 46: bulkhead.v1.AttachRequest.input:type_name -> bulkhead.v1.Input
-	6,  // 47: bulkhead.v1.AttachRequest.window:type_name -> bulkhead.v1.Window
-	6,  // 48: bulkhead.v1.Joining.window:type_name -> bulkhead.v1.Window
-	34, // 49: bulkhead.v1.AttachResponse.chunks:type_name -> bulkhead.v1.Chunk
-	43, // 50: bulkhead.v1.AttachResponse.typed:type_name -> bulkhead.v1.Typed
-	11, // 51: bulkhead.v1.PauseRunResponse.run:type_name -> bulkhead.v1.Run
-	11, // 52: bulkhead.v1.ResumeRunResponse.run:type_name -> bulkhead.v1.Run
-	11, // 53: bulkhead.v1.CancelRunResponse.run:type_name -> bulkhead.v1.Run
-	11, // 54: bulkhead.v1.LimitRunResponse.run:type_name -> bulkhead.v1.Run
-	11, // 55: bulkhead.v1.RetryRunResponse.run:type_name -> bulkhead.v1.Run
-	59, // 56: bulkhead.v1.ListClassesResponse.classes:type_name -> bulkhead.v1.ClassStatus
-	17, // 57: bulkhead.v1.RunService.CreateRun:input_type -> bulkhead.v1.CreateRunRequest
-	19, // 58: bulkhead.v1.RunService.AppendItems:input_type -> bulkhead.v1.AppendItemsRequest
-	21, // 59: bulkhead.v1.RunService.AcceptRun:input_type -> bulkhead.v1.AcceptRunRequest
-	23, // 60: bulkhead.v1.RunService.GetRun:input_type -> bulkhead.v1.GetRunRequest
-	25, // 61: bulkhead.v1.RunService.ListRuns:input_type -> bulkhead.v1.ListRunsRequest
-	27, // 62: bulkhead.v1.RunService.WatchRun:input_type -> bulkhead.v1.WatchRunRequest
-	30, // 63: bulkhead.v1.RunService.ListItems:input_type -> bulkhead.v1.ListItemsRequest
-	32, // 64: bulkhead.v1.RunService.ListAttempts:input_type -> bulkhead.v1.ListAttemptsRequest
-	35, // 65: bulkhead.v1.RunService.ReadOutput:input_type -> bulkhead.v1.ReadOutputRequest
-	37, // 66: bulkhead.v1.RunService.FollowOutput:input_type -> bulkhead.v1.FollowOutputRequest
-	39, // 67: bulkhead.v1.RunService.Attach:input_type -> bulkhead.v1.AttachRequest
-	45, // 68: bulkhead.v1.RunService.PauseRun:input_type -> bulkhead.v1.PauseRunRequest
-	47, // 69: bulkhead.v1.RunService.ResumeRun:input_type -> bulkhead.v1.ResumeRunRequest
-	49, // 70: bulkhead.v1.RunService.CancelRun:input_type -> bulkhead.v1.CancelRunRequest
-	51, // 71: bulkhead.v1.RunService.LimitRun:input_type -> bulkhead.v1.LimitRunRequest
-	53, // 72: bulkhead.v1.RunService.RetryRun:input_type -> bulkhead.v1.RetryRunRequest
-	55, // 73: bulkhead.v1.RunService.DeleteRun:input_type -> bulkhead.v1.DeleteRunRequest
-	57, // 74: bulkhead.v1.RunService.ListClasses:input_type -> bulkhead.v1.ListClassesRequest
-	60, // 75: bulkhead.v1.RunService.StatFile:input_type -> bulkhead.v1.StatFileRequest
-	62, // 76: bulkhead.v1.RunService.PutFile:input_type -> bulkhead.v1.PutFileRequest
-	18, // 77: bulkhead.v1.RunService.CreateRun:output_type -> bulkhead.v1.CreateRunResponse
-	20, // 78: bulkhead.v1.RunService.AppendItems:output_type -> bulkhead.v1.AppendItemsResponse
-	22, // 79: bulkhead.v1.RunService.AcceptRun:output_type -> bulkhead.v1.AcceptRunResponse
-	24, // 80: bulkhead.v1.RunService.GetRun:output_type -> bulkhead.v1.GetRunResponse
-	26, // 81: bulkhead.v1.RunService.ListRuns:output_type -> bulkhead.v1.ListRunsResponse
-	28, // 82: bulkhead.v1.RunService.WatchRun:output_type -> bulkhead.v1.WatchRunResponse
-	31, // 83: bulkhead.v1.RunService.ListItems:output_type -> bulkhead.v1.ListItemsResponse
-	33, // 84: bulkhead.v1.RunService.ListAttempts:output_type -> bulkhead.v1.ListAttemptsResponse
-	36, // 85: bulkhead.v1.RunService.ReadOutput:output_type -> bulkhead.v1.ReadOutputResponse
-	38, // 86: bulkhead.v1.RunService.FollowOutput:output_type -> bulkhead.v1.FollowOutputResponse
-	42, // 87: bulkhead.v1.RunService.Attach:output_type -> bulkhead.v1.AttachResponse
-	46, // 88: bulkhead.v1.RunService.PauseRun:output_type -> bulkhead.v1.PauseRunResponse
-	48, // 89: bulkhead.v1.RunService.ResumeRun:output_type -> bulkhead.v1.ResumeRunResponse
-	50, // 90: bulkhead.v1.RunService.CancelRun:output_type -> bulkhead.v1.CancelRunResponse
-	52, // 91: bulkhead.v1.RunService.LimitRun:output_type -> bulkhead.v1.LimitRunResponse
-	54, // 92: bulkhead.v1.RunService.RetryRun:output_type -> bulkhead.v1.RetryRunResponse
-	56, // 93: bulkhead.v1.RunService.DeleteRun:output_type -> bulkhead.v1.DeleteRunResponse
-	58, // 94: bulkhead.v1.RunService.ListClasses:output_type -> bulkhead.v1.ListClassesResponse
-	61, // 95: bulkhead.v1.RunService.StatFile:output_type -> bulkhead.v1.StatFileResponse
-	63, // 96: bulkhead.v1.RunService.PutFile:output_type -> bulkhead.v1.PutFileResponse
-	77, // [77:97] is the sub-list for method output_type
-	57, // [57:77] is the sub-list for method input_type
-	57, // [57:57] is the sub-list for extension type_name
-	57, // [57:57] is the sub-list for extension extendee
-	0,  // [0:57] is the sub-list for field type_name
+	69, // 30: bulkhead.v1.ListRunsRequest.finished_after:type_name -> google.protobuf.Timestamp
+	11, // 31: bulkhead.v1.ListRunsResponse.runs:type_name -> bulkhead.v1.Run
+	11, // 32: bulkhead.v1.WatchRunResponse.run:type_name -> bulkhead.v1.Run
+	29, // 33: bulkhead.v1.WatchRunResponse.running:type_name -> bulkhead.v1.Running
+	16, // 34: bulkhead.v1.WatchRunResponse.failures:type_name -> bulkhead.v1.ItemStatus
+	13, // 35: bulkhead.v1.Running.item:type_name -> bulkhead.v1.Item
+	69, // 36: bulkhead.v1.Running.since:type_name -> google.protobuf.Timestamp
+	1,  // 37: bulkhead.v1.ListItemsRequest.state:type_name -> bulkhead.v1.ItemState
+	16, // 38: bulkhead.v1.ListItemsResponse.items:type_name -> bulkhead.v1.ItemStatus
+	15, // 39: bulkhead.v1.ListAttemptsResponse.attempts:type_name -> bulkhead.v1.Attempt
+	3,  // 40: bulkhead.v1.Chunk.stream:type_name -> bulkhead.v1.Stream
+	69, // 41: bulkhead.v1.Chunk.at:type_name -> google.protobuf.Timestamp
+	34, // 42: bulkhead.v1.ReadOutputResponse.chunks:type_name -> bulkhead.v1.Chunk
+	44, // 43: bulkhead.v1.FollowOutputRequest.positions:type_name -> bulkhead.v1.Position
+	34, // 44: bulkhead.v1.FollowOutputResponse.chunk:type_name -> bulkhead.v1.Chunk
+	44, // 45: bulkhead.v1.FollowOutputResponse.position:type_name -> bulkhead.v1.Position
+	40, // 46: bulkhead.v1.AttachRequest.join:type_name -> bulkhead.v1.Joining
+	41, // 47: bulkhead.v1.AttachRequest.input:type_name -> bulkhead.v1.Input
+	6,  // 48: bulkhead.v1.AttachRequest.window:type_name -> bulkhead.v1.Window
+	6,  // 49: bulkhead.v1.Joining.window:type_name -> bulkhead.v1.Window
+	34, // 50: bulkhead.v1.AttachResponse.chunks:type_name -> bulkhead.v1.Chunk
+	43, // 51: bulkhead.v1.AttachResponse.typed:type_name -> bulkhead.v1.Typed
+	11, // 52: bulkhead.v1.PauseRunResponse.run:type_name -> bulkhead.v1.Run
+	11, // 53: bulkhead.v1.ResumeRunResponse.run:type_name -> bulkhead.v1.Run
+	11, // 54: bulkhead.v1.CancelRunResponse.run:type_name -> bulkhead.v1.Run
+	11, // 55: bulkhead.v1.LimitRunResponse.run:type_name -> bulkhead.v1.Run
+	11, // 56: bulkhead.v1.RetryRunResponse.run:type_name -> bulkhead.v1.Run
+	59, // 57: bulkhead.v1.ListClassesResponse.classes:type_name -> bulkhead.v1.ClassStatus
+	60, // 58: bulkhead.v1.ClassStatus.objects:type_name -> bulkhead.v1.ObjectCount
+	63, // 59: bulkhead.v1.ListPoolsResponse.pools:type_name -> bulkhead.v1.PoolStatus
+	17, // 60: bulkhead.v1.RunService.CreateRun:input_type -> bulkhead.v1.CreateRunRequest
+	19, // 61: bulkhead.v1.RunService.AppendItems:input_type -> bulkhead.v1.AppendItemsRequest
+	21, // 62: bulkhead.v1.RunService.AcceptRun:input_type -> bulkhead.v1.AcceptRunRequest
+	23, // 63: bulkhead.v1.RunService.GetRun:input_type -> bulkhead.v1.GetRunRequest
+	25, // 64: bulkhead.v1.RunService.ListRuns:input_type -> bulkhead.v1.ListRunsRequest
+	27, // 65: bulkhead.v1.RunService.WatchRun:input_type -> bulkhead.v1.WatchRunRequest
+	30, // 66: bulkhead.v1.RunService.ListItems:input_type -> bulkhead.v1.ListItemsRequest
+	32, // 67: bulkhead.v1.RunService.ListAttempts:input_type -> bulkhead.v1.ListAttemptsRequest
+	35, // 68: bulkhead.v1.RunService.ReadOutput:input_type -> bulkhead.v1.ReadOutputRequest
+	37, // 69: bulkhead.v1.RunService.FollowOutput:input_type -> bulkhead.v1.FollowOutputRequest
+	39, // 70: bulkhead.v1.RunService.Attach:input_type -> bulkhead.v1.AttachRequest
+	45, // 71: bulkhead.v1.RunService.PauseRun:input_type -> bulkhead.v1.PauseRunRequest
+	47, // 72: bulkhead.v1.RunService.ResumeRun:input_type -> bulkhead.v1.ResumeRunRequest
+	49, // 73: bulkhead.v1.RunService.CancelRun:input_type -> bulkhead.v1.CancelRunRequest
+	51, // 74: bulkhead.v1.RunService.LimitRun:input_type -> bulkhead.v1.LimitRunRequest
+	53, // 75: bulkhead.v1.RunService.RetryRun:input_type -> bulkhead.v1.RetryRunRequest
+	55, // 76: bulkhead.v1.RunService.DeleteRun:input_type -> bulkhead.v1.DeleteRunRequest
+	57, // 77: bulkhead.v1.RunService.ListClasses:input_type -> bulkhead.v1.ListClassesRequest
+	61, // 78: bulkhead.v1.RunService.ListPools:input_type -> bulkhead.v1.ListPoolsRequest
+	64, // 79: bulkhead.v1.RunService.StatFile:input_type -> bulkhead.v1.StatFileRequest
+	66, // 80: bulkhead.v1.RunService.PutFile:input_type -> bulkhead.v1.PutFileRequest
+	18, // 81: bulkhead.v1.RunService.CreateRun:output_type -> bulkhead.v1.CreateRunResponse
+	20, // 82: bulkhead.v1.RunService.AppendItems:output_type -> bulkhead.v1.AppendItemsResponse
+	22, // 83: bulkhead.v1.RunService.AcceptRun:output_type -> bulkhead.v1.AcceptRunResponse
+	24, // 84: bulkhead.v1.RunService.GetRun:output_type -> bulkhead.v1.GetRunResponse
+	26, // 85: bulkhead.v1.RunService.ListRuns:output_type -> bulkhead.v1.ListRunsResponse
+	28, // 86: bulkhead.v1.RunService.WatchRun:output_type -> bulkhead.v1.WatchRunResponse
+	31, // 87: bulkhead.v1.RunService.ListItems:output_type -> bulkhead.v1.ListItemsResponse
+	33, // 88: bulkhead.v1.RunService.ListAttempts:output_type -> bulkhead.v1.ListAttemptsResponse
+	36, // 89: bulkhead.v1.RunService.ReadOutput:output_type -> bulkhead.v1.ReadOutputResponse
+	38, // 90: bulkhead.v1.RunService.FollowOutput:output_type -> bulkhead.v1.FollowOutputResponse
+	42, // 91: bulkhead.v1.RunService.Attach:output_type -> bulkhead.v1.AttachResponse
+	46, // 92: bulkhead.v1.RunService.PauseRun:output_type -> bulkhead.v1.PauseRunResponse
+	48, // 93: bulkhead.v1.RunService.ResumeRun:output_type -> bulkhead.v1.ResumeRunResponse
+	50, // 94: bulkhead.v1.RunService.CancelRun:output_type -> bulkhead.v1.CancelRunResponse
+	52, // 95: bulkhead.v1.RunService.LimitRun:output_type -> bulkhead.v1.LimitRunResponse
+	54, // 96: bulkhead.v1.RunService.RetryRun:output_type -> bulkhead.v1.RetryRunResponse
+	56, // 97: bulkhead.v1.RunService.DeleteRun:output_type -> bulkhead.v1.DeleteRunResponse
+	58, // 98: bulkhead.v1.RunService.ListClasses:output_type -> bulkhead.v1.ListClassesResponse
+	62, // 99: bulkhead.v1.RunService.ListPools:output_type -> bulkhead.v1.ListPoolsResponse
+	65, // 100: bulkhead.v1.RunService.StatFile:output_type -> bulkhead.v1.StatFileResponse
+	67, // 101: bulkhead.v1.RunService.PutFile:output_type -> bulkhead.v1.PutFileResponse
+	81, // [81:102] is the sub-list for method output_type
+	60, // [60:81] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_bulkhead_v1_runs_proto_init() }
@@ -4648,7 +4937,7 @@ func file_bulkhead_v1_runs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bulkhead_v1_runs_proto_rawDesc), len(file_bulkhead_v1_runs_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   60,
+			NumMessages:   64,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

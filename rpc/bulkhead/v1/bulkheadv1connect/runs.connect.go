@@ -75,6 +75,8 @@ const (
 	RunServiceDeleteRunProcedure = "/bulkhead.v1.RunService/DeleteRun"
 	// RunServiceListClassesProcedure is the fully-qualified name of the RunService's ListClasses RPC.
 	RunServiceListClassesProcedure = "/bulkhead.v1.RunService/ListClasses"
+	// RunServiceListPoolsProcedure is the fully-qualified name of the RunService's ListPools RPC.
+	RunServiceListPoolsProcedure = "/bulkhead.v1.RunService/ListPools"
 	// RunServiceStatFileProcedure is the fully-qualified name of the RunService's StatFile RPC.
 	RunServiceStatFileProcedure = "/bulkhead.v1.RunService/StatFile"
 	// RunServicePutFileProcedure is the fully-qualified name of the RunService's PutFile RPC.
@@ -121,6 +123,8 @@ type RunServiceClient interface {
 	DeleteRun(context.Context, *v1.DeleteRunRequest) (*v1.DeleteRunResponse, error)
 	// ListClasses says which classes there are, what waits for them and for what.
 	ListClasses(context.Context, *v1.ListClassesRequest) (*v1.ListClassesResponse, error)
+	// ListPools says which pools are in use, and for which items wait.
+	ListPools(context.Context, *v1.ListPoolsRequest) (*v1.ListPoolsResponse, error)
 	// StatFile says how much of a file the server has.
 	StatFile(context.Context, *v1.StatFileRequest) (*v1.StatFileResponse, error)
 	// PutFile adds a piece to a file. A file is its content: the server compares
@@ -251,6 +255,13 @@ func NewRunServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		listPools: connect.NewClient[v1.ListPoolsRequest, v1.ListPoolsResponse](
+			httpClient,
+			baseURL+RunServiceListPoolsProcedure,
+			connect.WithSchema(runServiceMethods.ByName("ListPools")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 		statFile: connect.NewClient[v1.StatFileRequest, v1.StatFileResponse](
 			httpClient,
 			baseURL+RunServiceStatFileProcedure,
@@ -286,6 +297,7 @@ type runServiceClient struct {
 	retryRun     *connect.Client[v1.RetryRunRequest, v1.RetryRunResponse]
 	deleteRun    *connect.Client[v1.DeleteRunRequest, v1.DeleteRunResponse]
 	listClasses  *connect.Client[v1.ListClassesRequest, v1.ListClassesResponse]
+	listPools    *connect.Client[v1.ListPoolsRequest, v1.ListPoolsResponse]
 	statFile     *connect.Client[v1.StatFileRequest, v1.StatFileResponse]
 	putFile      *connect.Client[v1.PutFileRequest, v1.PutFileResponse]
 }
@@ -432,6 +444,15 @@ func (c *runServiceClient) ListClasses(ctx context.Context, req *v1.ListClassesR
 	return nil, err
 }
 
+// ListPools calls bulkhead.v1.RunService.ListPools.
+func (c *runServiceClient) ListPools(ctx context.Context, req *v1.ListPoolsRequest) (*v1.ListPoolsResponse, error) {
+	response, err := c.listPools.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // StatFile calls bulkhead.v1.RunService.StatFile.
 func (c *runServiceClient) StatFile(ctx context.Context, req *v1.StatFileRequest) (*v1.StatFileResponse, error) {
 	response, err := c.statFile.CallUnary(ctx, connect.NewRequest(req))
@@ -490,6 +511,8 @@ type RunServiceHandler interface {
 	DeleteRun(context.Context, *v1.DeleteRunRequest) (*v1.DeleteRunResponse, error)
 	// ListClasses says which classes there are, what waits for them and for what.
 	ListClasses(context.Context, *v1.ListClassesRequest) (*v1.ListClassesResponse, error)
+	// ListPools says which pools are in use, and for which items wait.
+	ListPools(context.Context, *v1.ListPoolsRequest) (*v1.ListPoolsResponse, error)
 	// StatFile says how much of a file the server has.
 	StatFile(context.Context, *v1.StatFileRequest) (*v1.StatFileResponse, error)
 	// PutFile adds a piece to a file. A file is its content: the server compares
@@ -616,6 +639,13 @@ func NewRunServiceHandler(svc RunServiceHandler, opts ...connect.HandlerOption) 
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	runServiceListPoolsHandler := connect.NewUnaryHandlerSimple(
+		RunServiceListPoolsProcedure,
+		svc.ListPools,
+		connect.WithSchema(runServiceMethods.ByName("ListPools")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	runServiceStatFileHandler := connect.NewUnaryHandlerSimple(
 		RunServiceStatFileProcedure,
 		svc.StatFile,
@@ -666,6 +696,8 @@ func NewRunServiceHandler(svc RunServiceHandler, opts ...connect.HandlerOption) 
 			runServiceDeleteRunHandler.ServeHTTP(w, r)
 		case RunServiceListClassesProcedure:
 			runServiceListClassesHandler.ServeHTTP(w, r)
+		case RunServiceListPoolsProcedure:
+			runServiceListPoolsHandler.ServeHTTP(w, r)
 		case RunServiceStatFileProcedure:
 			runServiceStatFileHandler.ServeHTTP(w, r)
 		case RunServicePutFileProcedure:
@@ -749,6 +781,10 @@ func (UnimplementedRunServiceHandler) DeleteRun(context.Context, *v1.DeleteRunRe
 
 func (UnimplementedRunServiceHandler) ListClasses(context.Context, *v1.ListClassesRequest) (*v1.ListClassesResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bulkhead.v1.RunService.ListClasses is not implemented"))
+}
+
+func (UnimplementedRunServiceHandler) ListPools(context.Context, *v1.ListPoolsRequest) (*v1.ListPoolsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("bulkhead.v1.RunService.ListPools is not implemented"))
 }
 
 func (UnimplementedRunServiceHandler) StatFile(context.Context, *v1.StatFileRequest) (*v1.StatFileResponse, error) {
