@@ -21,6 +21,24 @@ type serveFlags struct {
 	kubeconfig, namespace, image, pullPolicy, url string
 	ownNamespace                                  string
 	podsPerSecond                                 float64
+
+	announce announceFlags
+}
+
+// announceFlags say where starts and ends of runs are told.
+type announceFlags struct {
+	webhook, tokenFile, ca, sal string
+	all                         bool
+}
+
+func (f *announceFlags) define(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.StringVar(&f.webhook, "announce-webhook", "", "`URL` to post starts and ends of all runs to, as JSON")
+	fl.StringVar(&f.tokenFile, "announce-webhook-token-file", "", "`file` with a token for the webhook, or with a header NAME: VALUE")
+	fl.StringVar(&f.ca, "announce-webhook-ca", "", "`file` with the certificates that may have signed the webhook's (default: the system's)")
+	fl.StringVar(&f.sal, "announce-sal", "", "server admin log: a `file` to add to, or tcp://HOST:PORT of a bot; gets the runs with --announce")
+	fl.BoolVar(&f.all, "announce-sal-all", false, "write all runs into the admin log")
+	completeNoFiles(cmd, "announce-webhook")
 }
 
 // clusterFlags are those that say something of the cluster.
@@ -46,18 +64,24 @@ of a class), and agents are worker pods with tokens of the cluster; the token in
 the state folder is an administrator's, which works when the cluster does not.
 
 Without authentication it answers /livez, /readyz (503 until it is the server of
-its state folder) and /metrics. A second server of the same state folder waits
+its state folder) and /metrics. Its log has a line for each run that starts and
+ends; --announce-webhook and --announce-sal tell others. A second server of the same state folder waits
 until the first one ends. SIGTERM ends it within seconds: scripts go on in their
 agents, which bring what became of them to the next server.`,
 		Example: `  bulkhead serve --state /var/lib/bulkhead --classes classes.yaml
   bulkhead serve --kubernetes --name bulkhead.bulkhead.svc \
-    --worker-image registry.example/bulkhead --worker-url https://bulkhead.bulkhead.svc:8443`,
+    --worker-image registry.example/bulkhead --worker-url https://bulkhead.bulkhead.svc:8443
+  bulkhead serve --classes classes.yaml --announce-sal tcp://logbot.example.org:9200 \
+    --announce-webhook https://chat.example.org/hooks --announce-webhook-token-file hook.token`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			for _, name := range clusterFlags {
 				if !f.kubernetes && cmd.Flags().Changed(name) {
 					return usage("give that, too", "--%s is of use with --kubernetes only", name)
 				}
+			}
+			if f.announce.webhook == "" && (f.announce.tokenFile != "" || f.announce.ca != "") {
+				return usage("give that, too", "--announce-webhook-token-file and --announce-webhook-ca are of use with --announce-webhook only")
 			}
 			return a.serve(cmd.Context(), f)
 		},
@@ -75,6 +99,7 @@ agents, which bring what became of them to the next server.`,
 	fl.StringVar(&f.pullPolicy, "worker-image-pull-policy", "", "when nodes pull it: `Always`, IfNotPresent or Never")
 	fl.StringVar(&f.url, "worker-url", "", "`URL` by which worker pods reach this server (default: the address of Service bulkhead, in a pod)")
 	fl.Float64Var(&f.podsPerSecond, "pods-per-second", 5, "worker pods started per second, of all classes together")
+	f.announce.define(cmd)
 	completeNoFiles(cmd, "listen", "name", "pprof", "namespace", "own-namespace", "worker-image", "worker-url", "pods-per-second")
 	completeFlag(cmd, "worker-image-pull-policy", "Always", "IfNotPresent", "Never")
 	return cmd

@@ -25,6 +25,8 @@ func (s *server) engineOptions() engine.Options {
 		Relieve: reserve.Give,
 		Leased:  s.metrics.leased,
 		Ended:   s.metrics.ended,
+		Began:   s.began,
+		Over:    s.over,
 		Remote: &engine.Remote{
 			Output:   s.shelf,
 			Fetch:    s.fetch,

@@ -24,6 +24,7 @@ type metrics struct {
 	took     *prometheus.HistogramVec
 	commit   prometheus.Histogram
 	reviews  *prometheus.CounterVec
+	told     *prometheus.CounterVec
 	calls    calls
 }
 
@@ -49,12 +50,16 @@ func newMetrics(s *server) *metrics {
 			Help: "Questions to the API server: whose a token is (user, worker), and what somebody may do (access).",
 		}, []string{"kind", "outcome"}),
 		calls: newCalls(),
+		told: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "bulkhead_announcements_total",
+			Help: "Lines about starts and ends of runs, by place (log, webhook, admin_log) and result: sent, failed (refused, or tried too often) or dropped.",
+		}, []string{"to", "result"}),
 		commit: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "bulkhead_store_commit_seconds", Help: "Time of a transaction of the engine, sync included.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14), // to 4 s
 		}),
 	}
-	m.MustRegister(m.started, m.finished, m.wait, m.took, m.commit, m.reviews, m.calls.ended, m.calls.took, m.calls.streams, &standing{server: s},
+	m.MustRegister(m.started, m.finished, m.wait, m.took, m.commit, m.reviews, m.told, m.calls.ended, m.calls.took, m.calls.streams, &standing{server: s},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -89,6 +94,9 @@ func (m *metrics) ended(r *bulkhead.Run, a bulkhead.Attempt) {
 		m.took.WithLabelValues(r.Spec.Class).Observe(a.Duration.Seconds())
 	}
 }
+
+// Announced implements announce.Metrics.
+func (m *metrics) Announced(to, result string) { m.told.WithLabelValues(to, result).Inc() }
 
 // calls counts the calls of the API; it is rpc.Metrics.
 type calls struct {

@@ -9,6 +9,7 @@
 //	access.go   who callers are, and what they may do
 //	keys.go     certificates and tokens
 //	metrics.go  what it counts of itself
+//	announce.go who is told which runs start and end
 package serve
 
 import (
@@ -25,6 +26,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/announce"
 	"bulkhead.dev/bulkhead/engine"
 	"bulkhead.dev/bulkhead/files"
 	"bulkhead.dev/bulkhead/kube"
@@ -44,6 +46,8 @@ type Options struct {
 	Classes []string
 	// Cluster is the one whose ScriptClasses are served; nil: none.
 	Cluster *Cluster
+	// Announce says where it is told which runs start and end, besides the log.
+	Announce Announce
 	// Pprof is the address on which to serve profiles; "": none.
 	Pprof   string
 	Version string
@@ -62,6 +66,7 @@ type server struct {
 	engine  *engine.Engine
 	classes classes
 	metrics *metrics
+	news    *announce.Announcer
 	ready   chan struct{}
 
 	controller *kube.Controller // nil: there is no cluster
@@ -85,6 +90,10 @@ func Run(ctx context.Context, o Options) error {
 	web := s.serveWeb(listener, fail)
 	defer web.end()
 	if is, err := s.become(ctx); err != nil || !is {
+		return err
+	}
+	// Only the server of the state folder announces: the journal is in it.
+	if err := s.openAnnouncer(ctx); err != nil {
 		return err
 	}
 	working, end := context.WithCancel(context.WithoutCancel(ctx))
@@ -154,6 +163,9 @@ func newServer(ctx context.Context, o Options) (_ *server, err error) {
 		return nil, err
 	}
 	s.shelf = &output.Shelf{Dir: s.outputDir}
+	if err := s.checkAnnounce(); err != nil {
+		return nil, err
+	}
 	s.engine = engine.New(s.engineOptions())
 	return s, nil
 }
@@ -195,6 +207,9 @@ func (s *server) outputDir(id bulkhead.RunID) string {
 }
 
 func (s *server) close() {
+	if s.news != nil {
+		s.news.Close()
+	}
 	if s.shelf != nil {
 		if err := s.shelf.CloseAll(); err != nil {
 			s.log.Error("output is not closed", "error", err)
