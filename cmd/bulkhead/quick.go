@@ -34,5 +34,8 @@ func (a *app) dialCluster(context.Context, *serverAddress) (client connect.HTTPC
 
 func clusterNamespace(*serverAddress) (string, error) { return "", becomeWhole() }
 
+// install is `bulkhead install`, of the whole program.
+func (a *app) install(*installFlags) error { return becomeWhole() }
+
 // becomeWhole returns only if it cannot.
 func becomeWhole() error { return packed.Exec(whole, os.Args, os.Environ()) }

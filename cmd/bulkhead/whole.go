@@ -13,12 +13,14 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/yaml"
@@ -30,6 +32,7 @@ import (
 	"bulkhead.dev/bulkhead/cmd/bulkhead/cluster"
 	"bulkhead.dev/bulkhead/cmd/bulkhead/serve"
 	"bulkhead.dev/bulkhead/kube"
+	"bulkhead.dev/bulkhead/kube/chart"
 )
 
 // serve is `bulkhead serve`.
@@ -125,6 +128,68 @@ func (a *app) classFrom(ctx context.Context, workload string, f *classFromFlags)
 	}
 	_, err = a.stdout.Write(text)
 	return err
+}
+
+// install is `bulkhead install`.
+func (a *app) install(f *installFlags) error {
+	if f.format != "yaml" && f.format != "json" {
+		return usage("yaml or json", "-o %q is not a format", f.format)
+	}
+	if problems := validation.IsDNS1123Label(f.namespace); len(problems) > 0 {
+		return usage("", "--namespace %s: %s", bulkhead.Quote(f.namespace), problems[0])
+	}
+	if f.chart != "" {
+		return chart.Write(f.chart, version)
+	}
+	values, err := f.readValues()
+	if err != nil {
+		return err
+	}
+	objects, err := chart.Objects(chart.Options{Namespace: f.namespace, Version: version, Values: values})
+	if err != nil {
+		return err
+	}
+	if !f.noNamespace {
+		objects = slices.Insert(objects, 0, chart.Namespace(f.namespace))
+	}
+	if f.format == "json" {
+		text, err := json.MarshalIndent(chart.Object{"apiVersion": "v1", "kind": "List", "items": objects}, "", "  ")
+		if err != nil {
+			return fmt.Errorf("write manifests: %w", err)
+		}
+		_, err = fmt.Fprintf(a.stdout, "%s\n", text)
+		return err
+	}
+	for _, o := range objects {
+		text, err := yaml.Marshal(o)
+		if err != nil {
+			return fmt.Errorf("write manifests: %w", err)
+		}
+		if _, err := fmt.Fprintf(a.stdout, "---\n%s", text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readValues are the values that the command line gives.
+func (f *installFlags) readValues() (map[string]any, error) {
+	values := map[string]any{}
+	if f.values != "" {
+		text, err := os.ReadFile(f.values)
+		if err != nil {
+			return nil, usage("", "--values: %v", err)
+		}
+		if values, err = chart.ReadValues(text); err != nil {
+			return nil, err
+		}
+	}
+	for _, assignment := range f.set {
+		if err := chart.Set(values, assignment); err != nil {
+			return nil, err
+		}
+	}
+	return values, nil
 }
 
 // readWorkload reads KIND/NAME from the cluster.
