@@ -62,8 +62,8 @@ func established(crd *unstructured.Unstructured) bool {
 
 // Rules are all that the controller may do, in the namespaces of its classes.
 //
-// Nothing of it is about Secrets. Bound by a Role in one namespace instead of a ClusterRole
-// they are enough for Options.Namespace.
+// Nothing of it is about Secrets. Bound by a Role in each namespace instead of a
+// ClusterRole they are enough for Options.Namespaces.
 func Rules() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{
 		{APIGroups: []string{"bulkhead.dev"}, Resources: []string{"scriptclasses"}, Verbs: []string{"list", "watch"}},

@@ -83,8 +83,8 @@ type AgentStatus struct {
 type Options struct {
 	// Config is how to reach the API server.
 	Config *rest.Config
-	// Namespace is the only one whose classes are served. Default: all.
-	Namespace string
+	// Namespaces are those whose classes are served. Default: all.
+	Namespaces []string
 	// Server is the URL of the server, as pods reach it.
 	Server string
 	// Image has this binary at /bulkhead.

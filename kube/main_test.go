@@ -200,7 +200,7 @@ func options(config *rest.Config, ns string) kube.Options {
 	config.UserAgent = userAgent + "/1"
 	config.Impersonate.UserName = "system:serviceaccount:" + ns + ":bulkhead"
 	return kube.Options{
-		Config: config, Namespace: ns, Server: "https://bulkhead.bulkhead.svc:8443", Image: lab.BulkheadImage,
+		Config: config, Namespaces: []string{ns}, Server: "https://bulkhead.bulkhead.svc:8443", Image: lab.BulkheadImage,
 		CA:            func() []byte { return []byte("CA") },
 		PodsPerSecond: 50, PodsBurst: 50,
 	}

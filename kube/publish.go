@@ -25,14 +25,13 @@ const (
 
 // Publish tells the users of a cluster how to know the server: in ConfigMap
 // bulkhead-ca of its namespace. It is no secret, but whoever may change it can
-// pretend to be the server.
+// pretend to be the server. What the installation has said of it stays as it is.
 func Publish(ctx context.Context, config *rest.Config, namespace string, ca []byte) error {
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return fmt.Errorf("reach the cluster: %w", err)
 	}
 	object := applycorev1.ConfigMap(TrustName, namespace).
-		WithLabels(map[string]string{labelManaged: "bulkhead"}).
 		WithData(map[string]string{TrustKey: string(ca)})
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()

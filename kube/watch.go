@@ -107,8 +107,11 @@ func (c *Controller) manager() (manager.Manager, error) {
 			},
 		},
 	}
-	if c.options.Namespace != "" {
-		options.Cache.DefaultNamespaces = map[string]cache.Config{c.options.Namespace: {}}
+	if len(c.options.Namespaces) > 0 {
+		options.Cache.DefaultNamespaces = map[string]cache.Config{}
+		for _, namespace := range c.options.Namespaces {
+			options.Cache.DefaultNamespaces[namespace] = cache.Config{}
+		}
 	}
 	m, err := manager.New(config, options)
 	if err != nil {

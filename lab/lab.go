@@ -62,6 +62,7 @@ const (
 	AuditFile      = "audit.log"        // of the API server, in LogFolder
 	PKIFolder      = "pki"
 	ImageFolder    = "images" // OCI archives that a node imports when it starts
+	VolumeFolder   = "volumes"
 )
 
 // Status is how a lab stands.

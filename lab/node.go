@@ -81,6 +81,9 @@ func (l *Lab) StartNode(ctx context.Context) error {
 	if !poll(ctx, func() bool { return l.nodeReady(ctx, s.Node) }) {
 		return fmt.Errorf("node %s is not ready; its kubelet's log is %s", s.Node, filepath.Join(l.dir, LogFolder, "kubelet.log"))
 	}
+	if err := l.makeVolumes(ctx, s.Node); err != nil {
+		return fmt.Errorf("make volumes: %w", err)
+	}
 	return nil
 }
 

@@ -17,10 +17,10 @@ type serveFlags struct {
 	names, classes []string
 
 	// Of the cluster whose classes it serves.
-	kubernetes                                    bool
-	kubeconfig, namespace, image, pullPolicy, url string
-	ownNamespace                                  string
-	podsPerSecond                                 float64
+	kubernetes                                       bool
+	kubeconfig, ownNamespace, image, pullPolicy, url string
+	namespaces                                       []string
+	podsPerSecond                                    float64
 
 	announce announceFlags
 }
@@ -93,7 +93,7 @@ agents, which bring what became of them to the next server.`,
 	fl.StringVar(&f.pprof, "pprof", "", "`address` of this machine on which to serve profiles, for example localhost:6060")
 	fl.BoolVar(&f.kubernetes, "kubernetes", false, "take classes from the ScriptClasses of a cluster, and keep its worker pods")
 	fl.StringVar(&f.kubeconfig, "kubeconfig", "", "`file` with the cluster to use (default: the one that the server runs in, else as kubectl)")
-	fl.StringVar(&f.namespace, "namespace", "", "serve the ScriptClasses of this `namespace` only")
+	fl.StringArrayVar(&f.namespaces, "namespace", nil, "serve the ScriptClasses of this `namespace` only; repeat")
 	fl.StringVar(&f.ownNamespace, "own-namespace", "", "`namespace` that the server itself is in, where it publishes whom its users trust (default: that of its pod, if it has one)")
 	fl.StringVar(&f.image, "worker-image", "", "`image` with this binary at /bulkhead, from which worker pods take it")
 	fl.StringVar(&f.pullPolicy, "worker-image-pull-policy", "", "when nodes pull it: `Always`, IfNotPresent or Never")

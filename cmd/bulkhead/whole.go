@@ -50,7 +50,7 @@ func (a *app) serve(ctx context.Context, f *serveFlags) (err error) {
 	}
 	if f.kubernetes {
 		o.Cluster = &serve.Cluster{
-			Kubeconfig: f.kubeconfig, Namespace: f.namespace, OwnNamespace: f.ownNamespace, Image: f.image, PullPolicy: f.pullPolicy,
+			Kubeconfig: f.kubeconfig, Namespaces: f.namespaces, OwnNamespace: f.ownNamespace, Image: f.image, PullPolicy: f.pullPolicy,
 			URL: f.url, PodsPerSecond: f.podsPerSecond,
 		}
 	}

@@ -23,12 +23,12 @@ import (
 
 // Cluster is what a server needs to know of its cluster. Image and URL are required.
 type Cluster struct {
-	Kubeconfig    string // default: the cluster that the server runs in, else as kubectl
-	Namespace     string // the only one whose classes are served; "": all
-	OwnNamespace  string // where the server itself is; default: that of its pod, if it has one
-	Image         string // has this binary at /bulkhead
-	PullPolicy    string // of Image
-	URL           string // of the server, for worker pods; default: the Service's address, in a pod
+	Kubeconfig    string   // default: the cluster that the server runs in, else as kubectl
+	Namespaces    []string // those whose classes are served; none: all
+	OwnNamespace  string   // where the server itself is; default: that of its pod, if it has one
+	Image         string   // has this binary at /bulkhead
+	PullPolicy    string   // of Image
+	URL           string   // of the server, for worker pods; default: the Service's address, in a pod
 	PodsPerSecond float64
 }
 
@@ -96,7 +96,7 @@ func (s *server) newController() (*kube.Controller, error) {
 	}
 	ctrllog.SetLogger(logr.FromSlogHandler(s.log.Handler()))
 	return kube.New(work{s}, kube.Options{
-		Config: config, Namespace: f.Namespace, Server: f.URL, Image: f.Image, ImagePullPolicy: corev1.PullPolicy(f.PullPolicy),
+		Config: config, Namespaces: f.Namespaces, Server: f.URL, Image: f.Image, ImagePullPolicy: corev1.PullPolicy(f.PullPolicy),
 		PodsPerSecond: f.PodsPerSecond, Log: s.log, CA: s.keys.authorities,
 	})
 }
