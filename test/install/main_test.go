@@ -1,0 +1,248 @@
+package install_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/metadata"
+
+	"bulkhead.dev/bulkhead/lab"
+)
+
+// binary is bulkhead as it is built for users.
+var binary string
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "bulkhead-install-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		binary = filepath.Join(dir, "bulkhead")
+		if out, err := exec.Command("make", "-C", "../..", "build", "BIN="+binary).CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "build bulkhead: %v\n%s", err, out)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// inLab are the values that an installation in the lab needs: its image, which is
+// in no registry.
+var inLab = []string{"--set", "image.tag=lab", "--set", "image.pullPolicy=Never"}
+
+// site is a cluster and what its people have on their disk.
+type site struct {
+	testing.TB
+	*lab.Lab
+	dir  string
+	helm string // the binary that has it
+	ns   string // of the classes
+}
+
+// newSite is a cluster with a node and a namespace for classes, in which pods are
+// held to the restricted profile, as the server's own are.
+func newSite(t testing.TB) *site {
+	t.Helper()
+	l := lab.Start(t)
+	l.Node(t)
+	st, err := l.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &site{TB: t, Lab: l, dir: t.TempDir(), helm: st.Kubernetes}
+}
+
+// restrict holds a namespace to the restricted profile.
+func (s *site) restrict(namespace string) {
+	s.Helper()
+	s.Kubectl(s, "label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+}
+
+// file writes a file, and is its path.
+func (s *site) file(name, text string) string {
+	s.Helper()
+	path := filepath.Join(s.dir, name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		s.Fatal(err)
+	}
+	return path
+}
+
+// say runs a program and is what it says to standard output.
+func (s *site) say(program string, args ...string) string {
+	s.Helper()
+	var stderr bytes.Buffer
+	cmd := exec.CommandContext(context.WithoutCancel(s.Context()), program, args...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+s.Kubeconfig(), "HOME="+s.dir, "XDG_CONFIG_HOME="+s.dir)
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		s.Fatalf("%s %s: %v\n%s%s", filepath.Base(program), strings.Join(args, " "), err, out, &stderr)
+	}
+	return string(out)
+}
+
+// manifests are what bulkhead install prints, in a file.
+func (s *site) manifests(args ...string) string {
+	s.Helper()
+	return s.file("manifests.yaml", s.say(binary, append(append([]string{"install"}, inLab...), args...)...))
+}
+
+// ready waits until the server in a namespace is.
+func (s *site) ready(namespace string) {
+	s.Helper()
+	defer func() {
+		if s.Failed() {
+			s.Log(s.Kubectl(s, "get", "events,pods", "-n", namespace))
+		}
+	}()
+	s.Kubectl(s, "rollout", "status", "deployment/bulkhead", "-n", namespace, "--timeout=2m")
+}
+
+// people makes a namespace with a class, and a user who may use it, whose token is
+// in a file.
+func (s *site) people(namespace string) {
+	s.Helper()
+	s.ns = namespace
+	s.restrict(namespace)
+	s.Kubectl(s, "apply", "-f", s.file("class.yaml", `apiVersion: bulkhead.dev/v1alpha1
+kind: ScriptClass
+metadata: {name: scripts, namespace: `+namespace+`}
+spec:
+  image: `+lab.BusyboxImage+`
+  template:
+    container: {imagePullPolicy: Never, securityContext: {runAsUser: 1000}}
+  workers: {max: 2, slots: 2, idleTimeout: 10m}
+`))
+	s.Kubectl(s, "create", "serviceaccount", "ann", "-n", namespace)
+	s.Kubectl(s, "create", "rolebinding", "ann", "--clusterrole=bulkhead-user", "--serviceaccount="+namespace+":ann", "-n", namespace)
+	s.file("token", s.Kubectl(s, "create", "token", "ann", "-n", namespace))
+}
+
+// door is a way to the server in a namespace, by port-forward.
+type door struct {
+	*site
+	args []string // of each command that goes by it
+}
+
+func (s *site) open(namespace string) *door {
+	s.Helper()
+	cmd := exec.Command(s.helm, "kubectl", "port-forward", "--kubeconfig", s.Kubeconfig(), "-n", namespace, "service/bulkhead", ":8443")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	line, err := bufio.NewReader(out).ReadString('\n') // Forwarding from 127.0.0.1:PORT -> 8443
+	words := strings.Fields(line)
+	if err != nil || len(words) < 3 {
+		s.Fatalf("port-forward says %q: %v", line, err)
+	}
+	_, port, _ := strings.Cut(words[2], ":")
+	var ca string
+	s.Eventually(s, "the certificates are published", func(context.Context) bool {
+		ca = s.Kubectl(s, "get", "configmap", "bulkhead-ca", "-n", namespace, "-o", `jsonpath={.data.ca\.crt}`)
+		return ca != ""
+	})
+	return &door{s, []string{"--server", "https://localhost:" + port, "--ca", s.file("ca.crt", ca), "--token-file", filepath.Join(s.dir, "token")}}
+}
+
+// bulkhead is what a command says, as the user.
+func (d *door) bulkhead(args ...string) string {
+	d.Helper()
+	return d.say(binary, slices.Concat(d.args, args)...)
+}
+
+// objects names all that the cluster holds, of all kinds that can be listed. Events
+// say what happened, and go by themselves.
+func (s *site) objects() map[string]bool {
+	s.Helper()
+	found, err := s.all(context.WithoutCancel(s.Context()))
+	if err != nil {
+		s.Fatal("list all objects:", err)
+	}
+	return found
+}
+
+func (s *site) all(ctx context.Context) (map[string]bool, error) {
+	disco, err := discovery.NewDiscoveryClientForConfig(s.Config())
+	if err != nil {
+		return nil, err
+	}
+	client, err := metadata.NewForConfig(s.Config())
+	if err != nil {
+		return nil, err
+	}
+	lists, err := disco.ServerPreferredResources()
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]bool{}
+	for _, list := range lists {
+		version, err := schema.ParseGroupVersion(list.GroupVersion)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range list.APIResources {
+			if !slices.Contains(r.Verbs, "list") || r.Name == "events" || r.Name == "componentstatuses" {
+				continue
+			}
+			items, err := client.Resource(version.WithResource(r.Name)).List(ctx, v1.ListOptions{})
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", r.Name, err)
+			}
+			for _, o := range items.Items {
+				found[r.Name+"."+version.Group+" "+o.Namespace+"/"+o.Name] = true
+			}
+		}
+	}
+	return found, nil
+}
+
+// leaves waits until the cluster holds what it did before, and what is left on
+// purpose.
+func (s *site) leaves(before map[string]bool, also ...string) {
+	s.Helper()
+	want := map[string]bool{}
+	for name := range before {
+		want[name] = true
+	}
+	for _, name := range also {
+		want[name] = true
+	}
+	var diff string
+	defer func() {
+		if diff != "" {
+			s.Errorf("objects before (-) and after (+):\n%s", diff)
+		}
+	}()
+	s.Eventually(s, "nothing is left", func(ctx context.Context) bool {
+		now, err := s.all(ctx) // a kind that is just going cannot be listed
+		if err == nil {
+			diff = cmp.Diff(want, now)
+		}
+		return err == nil && diff == ""
+	})
+}
