@@ -75,7 +75,7 @@ func (b *bench) startAgent(s *served) (*exec.Cmd, error) {
 		return nil, err
 	}
 	token := filepath.Join(b.dir, "terminal.token")
-	if err := os.WriteFile(token, []byte(rpc.Tokens{User: strings.TrimSpace(string(user))}.Agent(benchClass)), 0o600); err != nil {
+	if err := os.WriteFile(token, []byte(rpc.Tokens{Secret: strings.TrimSpace(string(user))}.OfClass(benchClass)), 0o600); err != nil {
 		return nil, err
 	}
 	cmd := exec.Command(b.binary, "agent", "--server", s.url, "--ca", s.key("ca.crt"), "--token-file", token, "--class", benchClass,
