@@ -12,10 +12,14 @@ import (
 // folder, and output is up to a second behind anyway.
 const DefaultPoll = 250 * time.Millisecond
 
+// firstPoll is how long a follower waits for the first time; the wait doubles up to
+// DefaultPoll. Most scripts are short, and who follows one waits for its end.
+const firstPoll = 10 * time.Millisecond
+
 // Following says how to wait for more output. The zero value waits until the
 // context ends.
 type Following struct {
-	// Poll says when to look again. Default: every DefaultPoll.
+	// Poll says when to look again. Default: every DefaultPoll, at first sooner.
 	Poll <-chan time.Time
 	// Done reports whether nothing more will be written, because the attempt or
 	// the run is over. It is asked before each look, so that everything written
@@ -29,21 +33,24 @@ type Following struct {
 // each calls look, now and whenever it is time, until look says that it has
 // seen everything or, after Done, has looked once more.
 func (f Following) each(ctx context.Context, look func() (over bool, err error)) error {
-	if f.Poll == nil {
-		t := time.NewTicker(DefaultPoll)
-		defer t.Stop()
-		f.Poll = t.C
-	}
+	wait, timer := time.Duration(0), time.NewTimer(0)
+	defer timer.Stop()
 	for {
 		done := f.Done != nil && f.Done()
 		over, err := look()
 		if err != nil || over || done {
 			return err
 		}
+		poll := f.Poll
+		if poll == nil {
+			wait = min(max(2*wait, firstPoll), DefaultPoll)
+			timer.Reset(wait)
+			poll = timer.C
+		}
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-f.Poll:
+		case <-poll:
 		}
 	}
 }

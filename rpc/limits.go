@@ -33,6 +33,7 @@ const (
 
 	// What WatchRun sends: for a display, so a few of each, and cut short.
 	watchEvery    = 200 * time.Millisecond
+	watchQuick    = 4 // messages at first, without a pause in between
 	watchRunning  = 16
 	watchItemSize = 4 << 10
 

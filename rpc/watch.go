@@ -22,7 +22,7 @@ func (s *Server) WatchRun(ctx context.Context, req *bulkheadv1.WatchRunRequest, 
 	}
 	alive := time.NewTicker(s.opts.KeepAlive)
 	defer alive.Stop()
-	w := watcher{server: s, run: bulkhead.RunID(req.GetRun())}
+	w := watcher{server: s, quick: watchQuick, run: bulkhead.RunID(req.GetRun())}
 	due := true
 	for {
 		m, changed, err := w.look(ctx)
@@ -49,6 +49,7 @@ type watcher struct {
 	server *Server
 	run    bulkhead.RunID
 	sent   *bulkheadv1.WatchRunResponse
+	quick  int // how many more messages may come without a pause
 }
 
 // look says how the run stands now.
@@ -89,10 +90,11 @@ func clipped(it bulkhead.Item) bulkhead.Item {
 // wait returns when it is time to look again, and whether something is to be sent
 // in any case.
 func (w *watcher) wait(ctx context.Context, changed <-chan struct{}, alive <-chan time.Time) (due bool, err error) {
-	// Not before others have had their turn, whatever happens meanwhile.
-	pause := time.NewTimer(watchEvery)
-	defer pause.Stop()
-	if err := w.until(ctx, pause.C); err != nil {
+	// Not before others have had their turn, whatever happens meanwhile; but a run
+	// that is short is not to seem long.
+	if w.quick > 0 {
+		w.quick--
+	} else if err := w.pause(ctx); err != nil {
 		return false, err
 	}
 	poll := time.NewTimer(4 * w.server.opts.Poll)
@@ -114,9 +116,11 @@ func (w *watcher) wait(ctx context.Context, changed <-chan struct{}, alive <-cha
 	return false, nil
 }
 
-func (w *watcher) until(ctx context.Context, over <-chan time.Time) error {
+func (w *watcher) pause(ctx context.Context) error {
+	over := time.NewTimer(watchEvery)
+	defer over.Stop()
 	select {
-	case <-over:
+	case <-over.C:
 		return nil
 	case <-w.server.opts.Stopping:
 		return stopping()

@@ -2,11 +2,13 @@
 // one that carries it becomes the other: same process, arguments, environment and
 // open files, so that signals and the exit code need nobody in between.
 //
-// A program can only be started from a file. The first choice is one in memory,
-// which needs no place that can be written. Some systems forbid to start those
-// (vm.memfd_noexec, SELinux, seccomp); then it is a temporary file. Either has no
-// name by the time the program starts, so nothing is left behind, and nobody else
-// can have put something else there.
+// A program can only be started from a file. To unpack it takes longer than all that
+// a short command does, so it is kept in the cache folder of the user, if that is
+// his alone (kept.go). Otherwise the first choice is a file in memory, which needs no
+// place that can be written. Some systems forbid to start those (vm.memfd_noexec,
+// SELinux, seccomp); then it is a temporary file. Either has no name by the time the
+// program starts, so nothing is left behind, and nobody else can have put something
+// else there.
 package packed
 
 import (
@@ -38,6 +40,7 @@ func Pack(to io.Writer, program io.Reader) error {
 // Exec makes this process the program that Pack compressed. It returns only if it
 // cannot. Args begin with the name of the program.
 func Exec(packed []byte, args, environ []string) error {
+	execKept(packed, args, environ)
 	places := []func() (*os.File, error){inMemory, func() (*os.File, error) { return inFolder(os.TempDir()) }}
 	if cache, err := os.UserCacheDir(); err == nil {
 		places = append(places, func() (*os.File, error) { return inFolder(cache) })

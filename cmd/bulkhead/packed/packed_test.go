@@ -100,38 +100,89 @@ func TestTheCarrierBecomesTheProgram(t *testing.T) {
 	for name, c := range map[string]struct {
 		wrapper []string
 		temp    string // instead of a new folder
+		cache   string // the same
 		from    string // what /proc/self/exe begins with
 	}{
-		"from memory": {nil, "", "/memfd:bulkhead (deleted)"},
-		"from a temporary file, where that is forbidden":                     {withoutMemory, "", "TEMP/.bulkhead-"},
-		"from the cache folder, where there is no place for temporary files": {withoutMemory, "/no-such", "CACHE/.bulkhead-"},
+		"from the cache folder":                                  {from: "CACHE/bulkhead/whole-"},
+		"from memory, where there is none":                       {cache: "/dev/null", from: "/memfd:bulkhead (deleted)"},
+		"from a temporary file, where that is forbidden as well": {withoutMemory, "", "/dev/null", "TEMP/.bulkhead-"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			temp, cache := t.TempDir(), t.TempDir()
-			out, from, code := start(t, file, c.wrapper, []string{"TMPDIR=" + cmp.Or(c.temp, temp), "XDG_CACHE_HOME=" + cache})
-			var before, after int
-			var rest string
-			if _, err := fmt.Sscanf(out, "process %d\nprocess %d", &before, &after); err != nil || before != after {
-				t.Errorf("another process: %s", out)
-			}
-			_, rest, _ = strings.Cut(out, "[")
-			self, err := os.Executable()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if want := self + " an argument ] given 0 files <nil>\n"; rest != want {
-				t.Errorf("it was given %q instead of %q", rest, want)
-			}
+			out, from, code := start(t, file, c.wrapper, []string{"TMPDIR=" + cmp.Or(c.temp, temp), "XDG_CACHE_HOME=" + cmp.Or(c.cache, cache)})
+			checkStart(t, out)
 			from = strings.NewReplacer(temp, "TEMP", cache, "CACHE").Replace(from)
 			if !strings.HasPrefix(from, c.from) || code != 7 {
 				t.Errorf("exit code %d, from %s", code, from)
 			}
-			for _, dir := range []string{temp, cache} {
-				if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
-					t.Errorf("left behind: %v %v", left, err)
-				}
+			if left, err := os.ReadDir(temp); err != nil || len(left) > 0 {
+				t.Errorf("left behind: %v %v", left, err)
 			}
 		})
+	}
+}
+
+// checkStart checks that the program was started in place of its carrier, with what
+// that was given.
+func checkStart(t *testing.T, out string) {
+	t.Helper()
+	var before, after int
+	if _, err := fmt.Sscanf(out, "process %d\nprocess %d", &before, &after); err != nil || before != after {
+		t.Errorf("another process: %s", out)
+	}
+	_, rest, _ := strings.Cut(out, "[")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := self + " an argument ] given 0 files <nil>\n"; rest != want {
+		t.Errorf("it was given %q instead of %q", rest, want)
+	}
+}
+
+func TestOneProgramIsKeptAndUsedAgain(t *testing.T) {
+	file, cache := pack(t), t.TempDir()
+	environ := []string{"TMPDIR=" + t.TempDir(), "XDG_CACHE_HOME=" + cache}
+	dir := filepath.Join(cache, "bulkhead")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "whole-1-of-before"), nil, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	kept := func() os.FileInfo {
+		t.Helper()
+		entries, err := os.ReadDir(dir)
+		if err != nil || len(entries) != 1 {
+			t.Fatalf("kept: %v %v", entries, err)
+		}
+		info, err := entries[0].Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info
+	}
+	start(t, file, nil, environ)
+	first := kept()
+	if _, from, code := start(t, file, nil, environ); code != 7 || !strings.HasPrefix(from, dir) || !os.SameFile(first, kept()) {
+		t.Errorf("exit code %d, from %s", code, from)
+	}
+	// What somebody else may change is not started.
+	name := filepath.Join(dir, first.Name())
+	if err := os.WriteFile(name, []byte("#!/bin/sh\nexit 1\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(name, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if _, from, code := start(t, file, nil, environ); code != 7 || !strings.HasPrefix(from, dir) {
+		t.Errorf("a file of others: exit code %d, from %s", code, from)
+	}
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if _, from, code := start(t, file, nil, environ); code != 7 || !strings.HasPrefix(from, "/memfd:") {
+		t.Errorf("a folder of others: exit code %d, from %s", code, from)
 	}
 }
 
