@@ -218,7 +218,7 @@ func TestUsersMayDoWhatTheClusterSays(t *testing.T) {
 	b := newBed(t, twoWorkers)
 	b.defineRoles()
 	grant := func(role, subject string) {
-		b.lab.Kubectl(t, "create", "rolebinding", "--namespace", b.ns, fmt.Sprintf("test-%x", sha256.Sum256([]byte(role + subject)))[:20], "--clusterrole", role, subject)
+		b.lab.Kubectl(t, "create", "rolebinding", "--namespace", b.ns, fmt.Sprintf("test-%x", sha256.Sum256([]byte(role+subject)))[:20], "--clusterrole", role, subject)
 	}
 	ann, viewer := b.certificate("ann@example.org"), b.certificate("viewer")
 	grant("bulkhead-admin", "--user=ann@example.org")
