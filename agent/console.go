@@ -188,10 +188,13 @@ func (c *console) attendOnce() (came bool, err error) {
 			return came, err
 		case <-c.over:
 			return came, c.goodbye(cancel, stream, sent, heard)
+		case <-ctx.Done():
+			err = ctx.Err()
 		}
 	}
-	// What went wrong the other direction knows better.
 	cancel()
+	_ = stream.CloseRequest() // or net/http does not notice that ctx has ended
+	// What went wrong the other direction knows better.
 	if herr := <-heard; herr != nil {
 		err = herr
 	}

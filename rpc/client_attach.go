@@ -232,6 +232,9 @@ func (c *Client) attachOnce(ctx context.Context, a *Attachment, have *int64) (ca
 // send sends what is typed until the connection ends. Why it ended the other
 // direction says.
 func (a *Attachment) send(ctx context.Context, join *bulkheadv1.Joining, stream *connect.BidiStreamForClientSimple[bulkheadv1.AttachRequest, bulkheadv1.AttachResponse]) {
+	// net/http notices that ctx has ended when there is something to send, or nothing
+	// more: without this whoever receives would wait for a ping to fail.
+	defer stream.CloseRequest() //nolint:errcheck // nothing was promised
 	if stream.Send(&bulkheadv1.AttachRequest{What: &bulkheadv1.AttachRequest_Join{Join: join}}) != nil {
 		return
 	}

@@ -146,17 +146,30 @@ func TestKeysOfATerminalStopContinueAndEnd(t *testing.T) {
 }
 
 func TestAShellInATerminalEndsWhenItsAttemptIsCancelled(t *testing.T) {
-	w, out := newWorker(t), newOutput()
-	ctx, stop := context.WithCancel(t.Context())
-	job := inTerminal("bash", "--norc", "-i")
-	job.Grace = 10 * time.Minute // it ignores SIGTERM, and not the hang-up
-	c, end := attached(t, w, ctx, job, out)
-	says(t, out, "$ ")
-	keys(t, c, "sleep 1000 & sleep 1001\n")
-	says(t, out, "sleep 1001\r\n")
-	stop()
-	if r := end(); r.State != bulkhead.ItemCancelled {
-		t.Errorf("%+v", r)
+	w := newWorker(t)
+	for name, shell := range map[string][]string{"bash": {"bash", "--norc", "-i"}, "sh": {"sh", "-i"}} {
+		t.Run(name, func(t *testing.T) {
+			out := newOutput()
+			ctx, stop := context.WithCancel(t.Context())
+			job := inTerminal(shell...)
+			job.Grace = 10 * time.Minute // it ignores SIGTERM, and not the hang-up
+			c, end := attached(t, w, ctx, job, out)
+			says(t, out, "$ ")
+			keys(t, c, "sleep 1000 & sleep 1001\n")
+			says(t, out, "sleep 1001\r\n")
+			stop()
+			if r := end(); r.State != bulkhead.ItemCancelled {
+				t.Errorf("%+v", r)
+			}
+			out = newOutput()
+			ctx, stop = context.WithCancel(t.Context())
+			_, end = attached(t, w, ctx, job, out)
+			says(t, out, "$ ") // where it waits for a command
+			stop()
+			if r := end(); r.State != bulkhead.ItemCancelled {
+				t.Errorf("%+v", r)
+			}
+		})
 	}
 }
 

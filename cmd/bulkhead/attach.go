@@ -232,6 +232,9 @@ func (t *talk) output(c bulkhead.Chunk) error {
 	case c.Stream == bulkhead.Stderr:
 		_, _ = t.app.stderr.w.Write(c.Data) // raw is not the script's concern
 	case t.passed == nil:
+		if t.tty != nil {
+			t.tty.seen.note(c.Data)
+		}
 		_, t.passed = t.app.stdout.Write(c.Data)
 	}
 	return nil

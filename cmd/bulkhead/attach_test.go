@@ -44,13 +44,18 @@ func newShared(t *testing.T) *shared {
 	token, err := s.command("--state", s.path("server"), "token", "plain").Output()
 	s.check(err)
 	s.check(os.WriteFile(s.path("token"), token, 0o600))
-	s.agent = s.background("agent", "agent", "--server", "https://localhost:"+s.port, "--ca", s.path("server/keys/ca.crt"),
-		"--token-file", s.path("token"), "--class", "plain", "--slots", "4", "--spool", s.path("spool"))
+	s.startAgent()
 	t.Cleanup(func() {
 		s.end(s.agent, syscall.SIGTERM)
 		s.end(s.server, syscall.SIGTERM)
 	})
 	return s
+}
+
+func (s *shared) startAgent() {
+	s.t.Helper()
+	s.agent = s.background("agent", "agent", "--server", "https://localhost:"+s.port, "--ca", s.path("server/keys/ca.crt"),
+		"--token-file", s.path("token"), "--class", "plain", "--slots", "4", "--name", "worker", "--spool", s.path("spool"))
 }
 
 func (s *shared) check(err error) {
@@ -315,7 +320,9 @@ func TestWhoLeavesAnInteractiveRunCanComeBack(t *testing.T) {
 	p.sees("\r\nagain\r\n")
 
 	other := sit(t, s.command("attach", "1"))
-	if code := other.leaves(); code != exitUsage || !strings.Contains(other.screen(), "types into run 1 since") || !strings.Contains(other.screen(), "--take-over") {
+	other.sees("types into run 1 since")
+	other.sees("--take-over")
+	if code := other.leaves(); code != exitUsage {
 		t.Errorf("exit code %d; it wrote %q", code, other.screen())
 	}
 	watcher := sit(t, s.command("attach", "1", "--watch"))
@@ -373,4 +380,167 @@ func TestAFileOfAnyLengthIsPipedIntoAScriptOverARestartOfTheServer(t *testing.T)
 			t.Errorf("the %s took %d MiB", name, usage.Maxrss>>10)
 		}
 	}
+}
+
+func TestTheTerminalIsGivenBackWhateverHappens(t *testing.T) {
+	t.Parallel()
+	s := newShared(t)
+	begin := func(args ...string) *person {
+		p := sit(t, s.command(append(args, "--", "sh", "-i")...))
+		p.sees("$ ")
+		if now := p.mode(); *now == p.before {
+			t.Error("it is not raw")
+		}
+		return p
+	}
+	t.Run("the command is told to end", func(t *testing.T) {
+		for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT} {
+			p := begin("run", "--class", "plain", "-it")
+			s.check(p.cmd.Process.Signal(sig))
+			p.sees("goes on at the server")
+			if code := p.leaves(); code != exitInterrupted {
+				t.Errorf("%v: exit code %d", sig, code)
+			}
+		}
+		p := begin("--state", s.path("here"), "run", "-it")
+		s.check(p.cmd.Process.Signal(syscall.SIGHUP)) // the script gets it
+		if code := p.leaves(); code != 128+int(syscall.SIGHUP) {
+			t.Errorf("on this machine: exit code %d; it wrote %q", code, p.screen())
+		}
+		for _, run := range []string{"1", "2", "3"} {
+			s.check(s.command("cancel", run).Run())
+		}
+	})
+	t.Run("who sits there stops it and goes on", func(t *testing.T) {
+		p := begin("run", "--class", "plain", "-it")
+		p.types("\r~\x1a")
+		awaits(t, "it is stopped", func() bool { return *p.mode() == p.before })
+		p.stopped()
+		s.check(p.cmd.Process.Signal(syscall.SIGCONT))
+		awaits(t, "it is raw again", func() bool { return *p.mode() != p.before })
+		s.check(p.cmd.Process.Signal(syscall.SIGTSTP))
+		awaits(t, "it is stopped again", func() bool { return *p.mode() == p.before })
+		p.stopped()
+		s.check(p.cmd.Process.Signal(syscall.SIGCONT))
+		awaits(t, "it is raw again", func() bool { return *p.mode() != p.before })
+		p.types("exit 3\r")
+		if code := p.leaves(); code != 3 {
+			t.Errorf("exit code %d", code)
+		}
+	})
+	t.Run("the server dies", func(t *testing.T) {
+		p := begin("run", "--class", "plain", "-it")
+		q := begin("run", "--class", "plain", "-it")
+		p.types("echo be'fore'\r")
+		p.sees("before")
+		s.end(s.server, syscall.SIGKILL)
+		p.sees("until it is back, Ctrl-C leaves")
+		q.sees("until it is back, Ctrl-C leaves")
+		q.types("\x03")
+		q.sees("goes on at the server")
+		if code := q.leaves(); code != exitInterrupted {
+			t.Errorf("exit code %d", code)
+		}
+		p.types("echo mean'while'\r")
+		s.startServer()
+		p.sees("meanwhile")
+		p.types("exit 4\r")
+		if code := p.leaves(); code != 4 {
+			t.Errorf("exit code %d", code)
+		}
+	})
+	t.Run("the agent dies", func(t *testing.T) {
+		p := begin("run", "--class", "plain", "-it")
+		s.end(s.agent, syscall.SIGKILL)
+		s.startAgent()
+		p.sees("is lost: it may have started and nobody saw the end")
+		if code := p.leaves(); code != exitFailed {
+			t.Errorf("exit code %d", code)
+		}
+	})
+}
+
+// stopped waits until the command is stopped, as by Ctrl-Z.
+func (p *person) stopped() {
+	p.t.Helper()
+	awaits(p.t, "it is stopped", func() bool {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(text), ") ")
+		return strings.HasPrefix(rest, "T")
+	})
+}
+
+func TestAFullScreenProgramRunsAtAServer(t *testing.T) {
+	t.Parallel()
+	s := newShared(t)
+	file := s.path("text")
+	p := sit(t, s.command("run", "--class", "plain", "-it", "--env", "TERM=xterm", "--", "vi", "-u", "NONE", "-N", file))
+	p.sees("\x1b[?1049h") // the other screen
+	p.sees("~")
+	p.types("ione\rtwo\rfour\x1b")
+	p.sees("four")
+	p.types("\x1b[A") // cursor up
+	p.types("othree\x1b")
+	p.sees("three")
+	if err := pty.Setsize(p.master, &pty.Winsize{Rows: 40, Cols: 90}); err != nil {
+		t.Fatal(err)
+	}
+	p.sees("\x1b[39;1H~") // of what it draws anew
+	p.types(":set lines? columns?\r")
+	p.sees("lines=40")
+	p.sees("columns=90")
+	p.types("\r:wq\r")
+	p.sees("\x1b[?1049l")
+	if code := p.leaves(); code != 0 {
+		t.Errorf("exit code %d; it wrote %q", code, p.screen())
+	}
+	if text, err := os.ReadFile(file); err != nil || string(text) != "one\ntwo\nthree\nfour\n" {
+		t.Errorf("%v: %q", err, text)
+	}
+
+	p = sit(t, s.command("run", "--class", "plain", "-it", "--env", "TERM=xterm", "--", "vi", "-u", "NONE", "-N", file))
+	p.sees("\x1b[?1049h")
+	p.sees("three")
+	p.types("~\x1b\r~.")  // a ~ for vi, and one for us
+	p.sees("\x1b[?1049l") // who leaves does not stay on the other screen
+	p.sees("goes on at the server")
+	if code := p.leaves(); code != exitInterrupted {
+		t.Errorf("exit code %d; it wrote %q", code, p.screen())
+	}
+	s.check(s.command("cancel", "2").Run())
+	s.check(ignoreExit(s.command("wait", "2").Run()))
+}
+
+// ignoreExit leaves out an exit code.
+func ignoreExit(err error) error {
+	if _, ok := err.(*exec.ExitError); ok {
+		return nil
+	}
+	return err
+}
+
+func TestNothingOfAnInteractiveRunIsLeft(t *testing.T) {
+	t.Parallel()
+	s := newShared(t)
+	p := sit(t, s.command("run", "--class", "plain", "-it", "--grace", "100ms", "--", "sh", "-i"))
+	p.sees("$ ")
+	p.types("(trap '' HUP TERM; sleep 4321) & echo pid $!.\r")
+	p.sees("\r\npid ")
+	var pid int
+	awaits(t, "it says the number", func() bool { n, _ := fmt.Sscanf(p.screen(), "%d.", &pid); return n == 1 })
+	files := func() int {
+		list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.agent.Process.Pid))
+		s.check(err)
+		return len(list)
+	}
+	before := files()
+	p.types("exit\r")
+	p.leaves()
+	if err := syscall.Kill(pid, 0); err != syscall.ESRCH {
+		t.Errorf("process %d is left: %v", pid, err)
+	}
+	awaits(t, "its terminal is closed", func() bool { return files() < before })
 }

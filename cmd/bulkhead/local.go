@@ -398,6 +398,9 @@ func (s *sink) copy(stream int, p []byte) {
 	if stream == worker.Stderr {
 		_, _ = s.local.app.stderr.Write(p)
 	} else if s.local.passed == nil {
+		if s.local.tty != nil {
+			s.local.tty.seen.note(p)
+		}
 		_, s.local.passed = s.local.app.stdout.Write(p)
 	}
 }

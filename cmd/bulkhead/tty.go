@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +25,8 @@ type tty struct {
 	resized chan struct{} // it may be of another size
 	done    chan struct{}
 	watch   sync.WaitGroup
+
+	seen screens
 
 	mu     sync.Mutex
 	cooked *unix.Termios // as it was; nil: it is not raw
@@ -114,6 +119,75 @@ func (t *tty) restore() {
 	t.app.raw.Store(false)
 }
 
+// screens knows what a script has switched on in the terminal that must not stay so
+// when it is left: the other screen, a hidden cursor, a mouse.
+type screens struct {
+	on   map[string]bool
+	part []byte // of a switch that is not whole yet
+}
+
+// switches are private modes of terminals (DECSET) that full-screen programs use,
+// in the order in which they are switched off.
+var switches = []string{"1049", "1047", "47", "1000", "1002", "1003", "1006", "1004", "2004", "1"}
+
+// note looks for switches in what a script writes.
+func (s *screens) note(p []byte) {
+	const intro = "\x1b[?"
+	p = append(s.part, p...)
+	s.part = nil
+	for {
+		i := bytes.IndexByte(p, intro[0])
+		if i < 0 {
+			return
+		}
+		p = p[i:]
+		end := bytes.IndexAny(p, "hl")
+		if end < 0 || end > maxSwitch {
+			if len(p) <= maxSwitch {
+				s.part = bytes.Clone(p)
+				return
+			}
+			p = p[1:]
+			continue
+		}
+		if names, ok := bytes.CutPrefix(p[:end], []byte(intro)); ok {
+			for name := range strings.SplitSeq(string(names), ";") {
+				s.set(name, p[end] == 'h')
+			}
+		}
+		p = p[1:]
+	}
+}
+
+// maxSwitch is the longest switch that is looked at, in bytes.
+const maxSwitch = 32
+
+func (s *screens) set(name string, on bool) {
+	if s.on == nil {
+		s.on = map[string]bool{}
+	}
+	if name == "25" || slices.Contains(switches, name) {
+		s.on[name] = on
+	}
+}
+
+// off is what switches everything off that is on.
+func (s *screens) off() (out string) {
+	for _, name := range switches {
+		if s.on[name] {
+			out += "\x1b[?" + name + "l"
+		}
+	}
+	if shown, known := s.on["25"]; known && !shown {
+		out += "\x1b[?25h" // the cursor
+	}
+	if len(s.on) > 0 {
+		out += "\x1b[0m"
+	}
+	s.on = nil
+	return out
+}
+
 // leave gives the terminal back for good.
 func (t *tty) leave() {
 	select {
@@ -124,6 +198,9 @@ func (t *tty) leave() {
 	signal.Stop(t.signals)
 	close(t.done)
 	t.watch.Wait()
+	if off := t.seen.off(); off != "" {
+		_, _ = io.WriteString(t.app.stdout, off)
+	}
 	t.restore()
 }
 
@@ -146,7 +223,7 @@ func (t *tty) heed() {
 			case unix.SIGTSTP:
 				t.pause()
 			case unix.SIGCONT: // a shell has set its own mode meanwhile
-				_ = t.enter() // its next read fails, too
+				_ = t.enter() // or its next read fails, too
 			}
 			t.look()
 		case <-t.done:
@@ -163,12 +240,11 @@ func (t *tty) look() {
 	}
 }
 
-// pause stops this process, as Ctrl-Z does, with the terminal as it was.
+// pause stops this process, as Ctrl-Z does, with the terminal as it was. It may
+// return before it is stopped; SIGCONT tells when it goes on.
 func (t *tty) pause() {
 	t.restore()
 	_ = unix.Kill(0, unix.SIGSTOP) // our process group, which cannot refuse it
-	_ = t.enter()
-	t.look()
 }
 
 func (t *tty) window() bulkhead.Window { return windowOf(t.file) }
