@@ -32,8 +32,9 @@ func TestTheClusterTakesEveryManifestStrictly(t *testing.T) {
 			file := s.manifests("--no-namespace", "--namespace", ns, "--values", s.file("values.yaml", values))
 			s.Kubectl(t, "apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", file)
 			out := s.Kubectl(t, "create", "--dry-run=server", "--validate=strict", "--warnings-as-errors", "-f", file)
-			if n := strings.Count(out, "(server dry run)"); n < 14 {
-				t.Errorf("only %d objects:\n%s", n, out)
+			text, err := os.ReadFile(file)
+			if n, want := strings.Count(out, "(server dry run)"), strings.Count(string(text), "---\n"); n != want || n < 10 {
+				t.Errorf("%d objects of %d, %v:\n%s", n, want, err, out)
 			}
 		})
 	}
@@ -64,6 +65,7 @@ func TestKubectlInstallsAndRemovesAll(t *testing.T) {
 		t.Errorf("a script of one item wrote %q", out)
 	}
 	s.rights(ns, scripts)
+	s.reaches(ns, scripts)
 	// Whatever it has asked for, it was allowed to.
 	account := "system:serviceaccount:" + ns + ":bulkhead"
 	for r, n := range s.Count(t).Since(requests).Requests {
@@ -93,11 +95,28 @@ func (s *site) rights(own, classes string) {
 		}
 		got := s.mayDo("system:serviceaccount:"+own+":bulkhead", own, namespace)
 		for right := range s.mayDo("system:serviceaccount:"+own+":default", own, namespace) {
-			delete(got, right) // everybody's
+			if !want[right] {
+				delete(got, right) // everybody's
+			}
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			s.Errorf("in namespace %s the server needs (-) and may (+):\n%s", namespace, diff)
 		}
+	}
+}
+
+// reaches looks that everybody may find the server and reach it, and no more of its
+// namespace.
+func (s *site) reaches(own, classes string) {
+	s.Helper()
+	const everybody = "system:serviceaccount:default:default"
+	got := s.mayDo(everybody, "default", own)
+	for right := range s.mayDo(everybody, "default", classes) {
+		delete(got, right)
+	}
+	want := map[string]bool{"list pods. *": true, "create pods/portforward. *": true, "get configmaps. bulkhead-ca": true}
+	if diff := cmp.Diff(want, got); diff != "" {
+		s.Errorf("in the server's namespace everybody should (-) and may (+):\n%s", diff)
 	}
 }
 

@@ -15,10 +15,11 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"k8s.io/apimachinery/pkg/apis/meta/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
 
 	"bulkhead.dev/bulkhead/lab"
 )
@@ -187,11 +188,13 @@ func (s *site) objects() map[string]bool {
 }
 
 func (s *site) all(ctx context.Context) (map[string]bool, error) {
-	disco, err := discovery.NewDiscoveryClientForConfig(s.Config())
+	config := s.Config()
+	config.WarningHandler = rest.NoWarnings{} // of kinds that are old
+	disco, err := discovery.NewDiscoveryClientForConfig(config)
 	if err != nil {
 		return nil, err
 	}
-	client, err := metadata.NewForConfig(s.Config())
+	client, err := metadata.NewForConfig(config)
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +212,7 @@ func (s *site) all(ctx context.Context) (map[string]bool, error) {
 			if !slices.Contains(r.Verbs, "list") || r.Name == "events" || r.Name == "componentstatuses" {
 				continue
 			}
-			items, err := client.Resource(version.WithResource(r.Name)).List(ctx, v1.ListOptions{})
+			items, err := client.Resource(version.WithResource(r.Name)).List(ctx, metav1.ListOptions{})
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", r.Name, err)
 			}
