@@ -38,7 +38,8 @@ func TestEveryCommandOfTheKubernetesDocumentWorks(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, want := range []string{"50 succeeded", "one script", "item 42", "pod/scripts-0-0", "networkpolicy.networking.k8s.io/bulkhead-scripts"} {
+	for _, want := range []string{"50 succeeded", "one script", "item 42", "pod/scripts-0-0", "networkpolicy.networking.k8s.io/bulkhead-scripts",
+		"deployment.apps \"bulkhead\" deleted"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("it did not say %q:\n%s", want, out)
 		}

@@ -195,7 +195,6 @@ func TestHelmUpgradesWhileARunGoesOnAndRemovesAll(t *testing.T) {
 		t.Errorf("the server is still %s", now)
 	}
 	s.Kubectl(t, "explain", "scriptclass.spec.novelty")
-	d = s.open(ns)
 	if now := running(); now != ran {
 		t.Errorf("what ran before the upgrade\n%s\nand runs after it\n%s", ran, now)
 	}
@@ -219,7 +218,6 @@ func TestHelmUpgradesWhileARunGoesOnAndRemovesAll(t *testing.T) {
 	s.leaves(before, "persistentvolumeclaims. "+ns+"/bulkhead")
 	helm(append([]string{"install", "bulkhead", chart, "-n", ns, "--wait"}, inLab...)...)
 	s.people(scripts)
-	d = s.open(ns)
 	if again := d.bulkhead("show", "1"); again != ended {
 		t.Errorf("the run is remembered as\n%s\nand was\n%s", again, ended)
 	}

@@ -1,7 +1,6 @@
 package install_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"flag"
@@ -11,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -118,8 +116,8 @@ func (s *site) ready(namespace string) {
 	s.Kubectl(s, "rollout", "status", "deployment/bulkhead", "-n", namespace, "--timeout=2m")
 }
 
-// people makes a namespace with a class, and a user who may use it, whose token is
-// in a file.
+// people makes a namespace with a class, and a user who may use it, whose kubeconfig
+// is in a file.
 func (s *site) people(namespace string) {
 	s.Helper()
 	s.ns = namespace
@@ -135,45 +133,27 @@ spec:
 `))
 	s.Kubectl(s, "create", "serviceaccount", "ann", "-n", namespace)
 	s.Kubectl(s, "create", "rolebinding", "ann", "--clusterrole=bulkhead-user", "--serviceaccount="+namespace+":ann", "-n", namespace)
-	s.file("token", s.Kubectl(s, "create", "token", "ann", "-n", namespace))
+	s.file("ann.kubeconfig", fmt.Sprintf(`apiVersion: v1
+kind: Config
+clusters: [{name: lab, cluster: {server: %q, certificate-authority: %q}}]
+users: [{name: ann, user: {token: %q}}]
+contexts: [{name: ann, context: {cluster: lab, user: ann}}]
+`, s.Config().Host, s.Config().CAFile, strings.TrimSpace(s.Kubectl(s, "create", "token", "ann", "-n", namespace))))
 }
 
-// door is a way to the server in a namespace, by port-forward.
+// door is the way to the server in a namespace that a kubeconfig leads to.
 type door struct {
 	*site
-	args []string // of each command that goes by it
+	namespace string
 }
 
-func (s *site) open(namespace string) *door {
-	s.Helper()
-	cmd := exec.Command(s.helm, "kubectl", "port-forward", "--kubeconfig", s.Kubeconfig(), "-n", namespace, "service/bulkhead", ":8443")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	out, err := cmd.StdoutPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
-		s.Fatal(err)
-	}
-	s.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	line, err := bufio.NewReader(out).ReadString('\n') // Forwarding from 127.0.0.1:PORT -> 8443
-	words := strings.Fields(line)
-	if err != nil || len(words) < 3 {
-		s.Fatalf("port-forward says %q: %v", line, err)
-	}
-	_, port, _ := strings.Cut(words[2], ":")
-	var ca string
-	s.Eventually(s, "the certificates are published", func(context.Context) bool {
-		ca = s.Kubectl(s, "get", "configmap", "bulkhead-ca", "-n", namespace, "-o", `jsonpath={.data.ca\.crt}`)
-		return ca != ""
-	})
-	return &door{s, []string{"--server", "https://localhost:" + port, "--ca", s.file("ca.crt", ca), "--token-file", filepath.Join(s.dir, "token")}}
-}
+func (s *site) open(namespace string) *door { return &door{s, namespace} }
 
 // bulkhead is what a command says, as the user.
 func (d *door) bulkhead(args ...string) string {
 	d.Helper()
-	return d.say(binary, slices.Concat(d.args, args)...)
+	where := []string{"--kubeconfig", filepath.Join(d.dir, "ann.kubeconfig"), "--kube-context", "ann", "--server-namespace", d.namespace}
+	return d.say(binary, append(where, args...)...)
 }
 
 // objects names all that the cluster holds, of all kinds that can be listed. Events
