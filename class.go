@@ -22,6 +22,8 @@ type Class struct {
 	Timeout time.Duration
 	Echo    bool // agents write output to their own standard output, too
 	Shapes  bool // runs may change the image and the resources
+	// Objects are those that it has in its cluster, beside the pods of its workers.
+	Objects []ObjectCount
 }
 
 // Accept makes of what a user asked for what will be run: the class's command

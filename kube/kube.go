@@ -228,7 +228,10 @@ func ToClass(class *v1alpha1.ScriptClass) bulkhead.Class {
 	spec := &class.Spec
 	out := bulkhead.Class{
 		Name: class.Namespace + "/" + class.Name, Command: spec.Command, Dir: spec.Dir, Limit: int(spec.Limit),
-		Echo: spec.EchoOutput, Shapes: spec.Shapes.Max > 0,
+		Echo: spec.EchoOutput, Shapes: spec.Shapes.Max > 0, Objects: []bulkhead.ObjectCount{{Kind: "ConfigMap", Count: 1}},
+	}
+	if p := &spec.NetworkPolicy; p.Existing == "" && !p.None {
+		out.Objects = append(out.Objects, bulkhead.ObjectCount{Kind: "NetworkPolicy", Count: 1})
 	}
 	if spec.Timeout != nil {
 		out.Timeout = spec.Timeout.Duration

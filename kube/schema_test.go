@@ -119,7 +119,8 @@ func TestAClassInTheWordsOfBulkhead(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := bulkhead.Class{Name: "mw/wiki", Command: []string{"php", "maintenance/run.php"}, Dir: "/srv", Limit: 5, Timeout: 90 * 60e9,
-		Echo: true, Shapes: true, Pools: []bulkhead.PoolUse{{Name: "db", Key: "{wiki}", Slots: 2}}}
+		Echo: true, Shapes: true, Pools: []bulkhead.PoolUse{{Name: "db", Key: "{wiki}", Slots: 2}},
+		Objects: []bulkhead.ObjectCount{{Kind: "ConfigMap", Count: 1}, {Kind: "NetworkPolicy", Count: 1}}}
 	if diff := cmp.Diff(want, kube.ToClass(&class)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -20,6 +20,12 @@ type classView struct {
 	Queued  int64    `json:"queued"`  // items
 	Running int64    `json:"running"`
 	Blocked string   `json:"blocked"` // why no worker comes
+	// Objects are what it has in its cluster, by kind; left out where there is none.
+	Objects []bulkhead.ObjectCount `json:"objects,omitempty"`
+}
+
+func newClassView(c bulkhead.ClassStatus) classView {
+	return classView{c.Name, append([]string{}, c.Command...), c.Workers, c.Slots, c.Queued, c.Running, c.Blocked, c.Objects}
 }
 
 func (a *app) classLsCmd() *cobra.Command {
@@ -31,7 +37,8 @@ func (a *app) classLsCmd() *cobra.Command {
 		Long: `List the classes of the server and what waits for them.
 
 -o json is an array of: name, command (what every command begins with), workers,
-slots, queued, running, blocked (why no worker comes).`,
+slots, queued, running, blocked (why no worker comes), and on Kubernetes objects
+(kind, count): what the class has in the cluster, however many runs there are.`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			classes, err := a.classes(cmd.Context())
@@ -43,7 +50,7 @@ slots, queued, running, blocked (why no worker comes).`,
 			}
 			views := []classView{}
 			for _, c := range classes {
-				views = append(views, classView{c.Name, append([]string{}, c.Command...), c.Workers, c.Slots, c.Queued, c.Running, c.Blocked})
+				views = append(views, newClassView(c))
 			}
 			return writeJSON(a.stdout, views)
 		},

@@ -71,6 +71,13 @@ func (f *folder) Runs(ctx context.Context, limit int) ([]*bulkhead.Run, error) {
 	return f.Store.Runs(ctx, limit)
 }
 
+func (f *folder) Recent(ctx context.Context, q bulkhead.RunQuery) ([]*bulkhead.Run, error) {
+	if f.Store == nil {
+		return nil, nil
+	}
+	return f.Store.Recent(ctx, q)
+}
+
 // watchEvery is how often a run is looked at while it is watched.
 const watchEvery = 100 * time.Millisecond
 

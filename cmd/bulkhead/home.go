@@ -28,6 +28,8 @@ type records interface {
 	Run(ctx context.Context, id bulkhead.RunID) (*bulkhead.Run, error)
 	// Runs returns up to limit runs, newest first; limit 0 means all.
 	Runs(ctx context.Context, limit int) ([]*bulkhead.Run, error)
+	// Recent returns the runs of a query, newest first.
+	Recent(ctx context.Context, q bulkhead.RunQuery) ([]*bulkhead.Run, error)
 	// Attempts returns the attempts of an item that have ended.
 	Attempts(ctx context.Context, run bulkhead.RunID, item int64) ([]bulkhead.Attempt, error)
 	// Owned reports whether somebody else works on a run, or reads its input.

@@ -244,15 +244,19 @@ func (m *meter) forecast(r *bulkhead.Run) (parts []string) {
 	if rate <= 0 || r.Shown() != bulkhead.RunRunning || stopping(r) {
 		return nil
 	}
-	format := "%.2g/s"
-	if rate >= 10 {
-		format = "%.0f/s"
-	}
-	parts = append(parts, fmt.Sprintf(format, rate))
+	parts = append(parts, perSecond(rate))
 	if left, ok := m.left(r.Counts.Queued + r.Counts.Running); ok {
 		parts = append(parts, age(left)+" left")
 	}
 	return parts
+}
+
+// perSecond is a rate of items for people.
+func perSecond(rate float64) string {
+	if rate >= 10 {
+		return fmt.Sprintf("%.0f/s", rate)
+	}
+	return fmt.Sprintf("%.2g/s", rate)
 }
 
 // left is how long n more items take at this rate.

@@ -45,7 +45,7 @@ done
 //	until PATTERN PROGRAM [ARG…]      run it until its output has PATTERN
 //	field FILE PATH VALUE             the value of a JSON document at a path like 0.counts.failed
 //	fields FILE                       print the names of a JSON document's fields, in order
-//	serve                             start a server, or start it again; commands go there
+//	serve [FLAG…]                     start a server, or start it again; commands go there
 //	work CLASS SLOTS                  start an agent of it under the name of its class
 //
 // and the program hold, which an item runs to wait for a file.

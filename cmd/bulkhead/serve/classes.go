@@ -114,6 +114,9 @@ func (k classView) Statuses() []bulkhead.ClassStatus {
 				st.Slots += a.Slots
 			}
 		}
+		if k.controller != nil { // then its workers are pods
+			st.Objects = append([]bulkhead.ObjectCount{{Kind: "Pod", Count: st.Workers}}, class.Objects...)
+		}
 		for _, d := range k.engine.Demand(name) {
 			st.Queued += d.Queued
 			st.Running += d.Running
