@@ -3,7 +3,7 @@
 // shared machine say little.
 //
 //	go run ./bench                 everything (about 17 minutes on two cores)
-//	go run ./bench -only true      one part: true, engine, latency, large, server, terminal
+//	go run ./bench -only true      one part: true, engine, latency, large, server, output, terminal
 //	go run ./bench -scale 0.1      a tenth of the items
 //
 // What needs a cluster is measured by package bench/kubernetes.
@@ -39,7 +39,7 @@ func main() {
 		return
 	}
 	b := &bench{}
-	only := flag.String("only", "", "one part: true, engine, latency, large, server, terminal")
+	only := flag.String("only", "", "one part: true, engine, latency, large, server, output, terminal")
 	flag.StringVar(&b.binary, "bulkhead", "bin/bulkhead", "the binary to measure")
 	flag.Float64Var(&b.scale, "scale", 1, "share of the items")
 	flag.StringVar(&b.pprof, "pprof", "", "address where the measured server serves profiles, to see where the time goes")
@@ -62,7 +62,8 @@ func (b *bench) run(only, tmp string) (err error) {
 	for _, part := range []struct {
 		name string
 		fn   func() error
-	}{{"latency", b.latency}, {"true", b.shortItems}, {"engine", b.engine}, {"large", b.large}, {"server", b.server}, {"terminal", b.terminal}} {
+	}{{"latency", b.latency}, {"true", b.shortItems}, {"engine", b.engine}, {"large", b.large}, {"server", b.server},
+		{"output", b.output}, {"terminal", b.terminal}} {
 		if only != "" && only != part.name {
 			continue
 		}

@@ -196,13 +196,8 @@ func (s *simulation) end() {
 }
 
 func (s *served) startAgents() (*simulation, error) {
-	user, err := os.ReadFile(s.key("token"))
+	token, err := s.agentToken()
 	if err != nil {
-		return nil, err
-	}
-	token := filepath.Join(s.state, "agent.token")
-	tokens := rpc.Tokens{Secret: strings.TrimSpace(string(user))}
-	if err := os.WriteFile(token, []byte(tokens.OfClass(benchClass)), 0o600); err != nil {
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -281,8 +276,10 @@ func (s *served) busyWhile(fn func()) (time.Duration, error) {
 }
 
 // peakMemory is the most memory that the server had resident, in bytes.
-func (s *served) peakMemory() (int64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+func (s *served) peakMemory() (int64, error) { return peakMemory(s.cmd.Process.Pid) }
+
+func peakMemory(pid int) (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}

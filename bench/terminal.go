@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -15,7 +14,6 @@ import (
 	"github.com/creack/pty"
 
 	"bulkhead.dev/bulkhead/bench/table"
-	"bulkhead.dev/bulkhead/rpc"
 )
 
 // echoing is a script that writes every key back, and says when it is ready.
@@ -66,22 +64,6 @@ func (b *bench) terminal() (err error) {
 	b.Note(fmt.Sprintf("%d MiB piped into a script through server and agent", size/mib), table.Format(float64(size)/mib/took.Seconds(), " MiB/s"),
 		fmt.Sprintf("peaks of memory: client %.0f, server %.0f, agent %.0f MiB;", client, peak(s.cmd.Process.Pid), peak(agent.Process.Pid)))
 	return nil
-}
-
-// startAgent starts an agent in a process of its own.
-func (b *bench) startAgent(s *served) (*exec.Cmd, error) {
-	user, err := os.ReadFile(s.key("token"))
-	if err != nil {
-		return nil, err
-	}
-	token := filepath.Join(b.dir, "terminal.token")
-	if err := os.WriteFile(token, []byte(rpc.Tokens{Secret: strings.TrimSpace(string(user))}.OfClass(benchClass)), 0o600); err != nil {
-		return nil, err
-	}
-	cmd := exec.Command(b.binary, "agent", "--server", s.url, "--ca", s.key("ca.crt"), "--token-file", token, "--class", benchClass,
-		"--slots", "4", "--spool", filepath.Join(b.dir, "terminal.spool"))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	return cmd, cmd.Start()
 }
 
 // keys types into a command that echoes, and returns how long the echo of a key
