@@ -31,7 +31,7 @@ type Job struct {
 	Terminal bool
 	Window   bulkhead.Window
 	Timeout  time.Duration // 0: none
-	Grace     time.Duration // between SIGTERM and SIGKILL
+	Grace    time.Duration // between SIGTERM and SIGKILL
 	// Watch is called once the script runs, with a function that sets until when it
 	// may. What goes on beyond that is to be killed by somebody who can do it also
 	// when this process is stopped. Nil: nobody needs to.

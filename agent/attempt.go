@@ -54,7 +54,7 @@ func (t *attempt) name() string  { return fmt.Sprintf("%016x", t.token()) }
 // begin readies an attempt for a lease that an exchange, sent then, has brought.
 func (a *Agent) begin(slot int32, lease *bulkheadv1.Lease, sent time.Time) *attempt {
 	t := &attempt{agent: a, self: a.self, slot: slot, lease: lease, grace: lease.GetGrace().AsDuration()}
-	t.out = newBacklog(a.spool, t.name(), lease.GetMaxOutput())
+	t.out = newBacklog(a.spool, t.name(), lease.GetMaxOutput(), heldInMemory(a.opts.Agent.Slots))
 	t.ctx, t.end = context.WithCancelCause(a.scripts)
 	if keep := lease.GetKeep().AsDuration(); keep > 0 {
 		// A grace must fit into what a lease is kept, with room to renew before.
@@ -174,8 +174,10 @@ func (t *attempt) finish(res bulkhead.Result) {
 func stateOf(s bulkhead.ItemState) bulkheadv1.ItemState { return bulkheadv1.ItemState(s) + 1 }
 
 // roomWait is how long output waits for room in memory while the server takes
-// what there is, before it goes to the spool.
-const roomWait = 100 * time.Millisecond
+// what there is, before it goes to the spool. A server that is only busy answers
+// within it: a script that writes faster than it can take should be slowed down,
+// not written to two disks.
+const roomWait = time.Second
 
 // Write is the sink of the script. Of one that was told to end it drops what
 // there is no room for: nobody waits for it any more.

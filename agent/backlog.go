@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -17,8 +18,12 @@ import (
 
 const (
 	// outputWindow is how much output of one attempt is held in memory, in bytes,
-	// what pieces cost included. It is what travels with the result, too.
+	// what pieces cost included. It is what travels with the result, too. While one
+	// half of it is on its way the other fills, so it is larger, up to largeWindow,
+	// where few slots share agentWindow.
 	outputWindow = 256 << 10
+	largeWindow  = 1 << 20
+	agentWindow  = 8 << 20
 	// pieceCost is what a piece of output takes beyond its data, about.
 	pieceCost = 64
 )
@@ -30,9 +35,10 @@ var errNoRoom = errors.New("no room for more output")
 // what is in memory, then what is in a file of the spool. Offsets count the
 // attempt's bytes of data, of both streams.
 type backlog struct {
-	spool *spool // nil: memory only
-	name  string // of the file
-	max   int64  // bytes that are kept; negative: all
+	spool  *spool // nil: memory only
+	name   string // of the file
+	max    int64  // bytes that are kept; negative: all
+	window int64  // bytes in memory, what pieces cost included
 
 	mu      sync.Mutex
 	base    int64 // offset of the first byte that is here, of data
@@ -55,11 +61,16 @@ type backlog struct {
 	idle      chan struct{}
 }
 
-func newBacklog(s *spool, name string, most int64) *backlog {
+// heldInMemory is how much output each of so many slots holds in memory, in bytes.
+func heldInMemory(slots int) int64 {
+	return int64(min(max(outputWindow, agentWindow/slots), largeWindow))
+}
+
+func newBacklog(s *spool, name string, most, window int64) *backlog {
 	if most == 0 {
 		most = bulkhead.DefaultMaxOutput
 	}
-	return &backlog{spool: s, name: name, max: most}
+	return &backlog{spool: s, name: name, max: most, window: window}
 }
 
 // put takes what a script wrote, or all of it that is kept, or returns an error
@@ -89,10 +100,10 @@ func (b *backlog) put(stream int, at time.Time, p []byte, spill bool) (first, fu
 func (b *backlog) add(stream int, at time.Time, data []byte, spill bool) (full bool, err error) {
 	c := &bulkheadv1.Chunk{Stream: bulkheadv1.Stream(stream), At: timestamppb.New(at)}
 	size := int64(len(data)) + pieceCost
-	if b.fileData == 0 && (len(b.mem) == 0 || b.memSize+size <= outputWindow) {
-		c.Data = append(make([]byte, 0, len(data)), data...)
+	if b.fileData == 0 && (len(b.mem) == 0 || b.memSize+size <= b.window) {
+		c.Data = bytes.Clone(data)
 		b.remember(c)
-		return b.memSize > outputWindow/2, nil
+		return b.memSize > b.window/2, nil
 	}
 	if !spill && b.fileData == 0 || b.spool == nil {
 		return true, errNoRoom
@@ -140,7 +151,7 @@ func (b *backlog) load() {
 	if b.fileData == 0 || len(b.mem) > 0 {
 		return
 	}
-	for size := int64(outputWindow); len(b.mem) == 0; size *= 2 { // until a record fits
+	for size := b.window; len(b.mem) == 0; size *= 2 { // until a record fits
 		buf := make([]byte, min(b.fileSize-b.filePos, size))
 		n, err := b.file.ReadAt(buf, b.filePos)
 		if err == nil {
@@ -244,7 +255,7 @@ func (b *backlog) waiting() (some, much bool) {
 	if b.busy {
 		return false, false
 	}
-	return len(b.mem) > 0, b.memSize > outputWindow/2 || b.fileData > 0
+	return len(b.mem) > 0, b.memSize > b.window/2 || b.fileData > 0
 }
 
 // have takes note of how much the server has.

@@ -12,7 +12,7 @@
 //
 // # When the server is away
 //
-// Scripts go on. What they write stays in memory, up to [outputWindow] bytes for
+// Scripts go on. What they write stays in memory, up to [heldInMemory] bytes for
 // each, and then in a file of the spool folder, which is bounded as a whole:
 // once it is full a script waits at its pipe, and only that script. A result
 // that could not be handed in at the first try is written to the folder, too,

@@ -285,7 +285,7 @@ func TestOutputThatTheServerLostIsAGapAndTheRestComes(t *testing.T) {
 func TestAServerThatKeepsNothingIsNotAskedAllTheTime(t *testing.T) {
 	s, r := newServer(t), newScripts()
 	s.deaf = true
-	s.add(lease("flood", strconv.Itoa(1_000_000)))
+	s.add(lease("flood", strconv.Itoa(3_000_000)))
 	stop, _ := start(t, options(t, s, r))
 	s.until(t, "it was asked some times", func() bool { return s.calls["PushOutput"] > 3 })
 	s.mu.Lock()
@@ -302,7 +302,7 @@ func TestAServerThatKeepsNothingIsNotAskedAllTheTime(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
-	checkAll(t, s, r, func(*bulkheadv1.Lease) string { return text(0, 1_000_000) })
+	checkAll(t, s, r, func(*bulkheadv1.Lease) string { return text(0, 3_000_000) })
 }
 
 func TestALeaseThatComesTooLateIsNotStarted(t *testing.T) {

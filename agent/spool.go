@@ -210,7 +210,7 @@ func (s *spool) recover(name string) (*attempt, error) {
 	t := &attempt{
 		self: req.GetAgent(), slot: req.GetSlot(), saved: true,
 		lease:  &bulkheadv1.Lease{Run: done.GetRun(), Item: done.GetItem(), Token: done.GetToken()},
-		result: done.GetResult(), out: newBacklog(s, name, -1),
+		result: done.GetResult(), out: newBacklog(s, name, -1, outputWindow),
 	}
 	b := t.out
 	b.base, b.frozen = done.GetOffset(), true

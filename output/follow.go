@@ -25,6 +25,11 @@ type Following struct {
 	// the run is over. It is asked before each look, so that everything written
 	// until then is still read. Default: never.
 	Done func() bool
+	// Wide bounds what all followers that share it read at once: each reads one
+	// segment of a run, and one more for each place that it gets in here. With few
+	// segments at once chunks come less exactly in the order in which they were
+	// written. Default: a bound for this follower alone.
+	Wide chan struct{}
 	// Broken is told of a segment that cannot be read, and FollowAll goes on with
 	// the others. Default: it ends with that error.
 	Broken func(error)

@@ -14,7 +14,8 @@ import (
 )
 
 // maxMerged bounds how many segments with something to read are read at once,
-// and so the memory: more overlap in time only where more workers write.
+// and so the memory, some 400 KiB each: more overlap in time only where more workers
+// write.
 const maxMerged = 64
 
 // FollowAll calls fn for every chunk of a run's output, of all items, from the
@@ -39,7 +40,7 @@ func FollowAll(ctx context.Context, dir string, f Following,
 func FollowFrom(ctx context.Context, dir string, from []bulkhead.Position, f Following,
 	fn func(item int64, attempt int, c Chunk, behind bulkhead.Position) error,
 ) error {
-	m := merger{dir: dir, broken: f.Broken, seen: map[int64]bool{}, from: map[int64]bulkhead.Position{}}
+	m := merger{dir: dir, broken: f.Broken, wide: f.Wide, seen: map[int64]bool{}, from: map[int64]bulkhead.Position{}}
 	for _, p := range from {
 		if p.Segment < 1 || p.Attempt < 0 || p.Offset <= p.Attempt {
 			return strange(p)
@@ -63,6 +64,8 @@ type merger struct {
 	from   map[int64]bulkhead.Position // where to begin in segments that are not seen yet
 	live   []*feed                     // ascending, not read to their final end
 	broken func(error)
+	wide   chan struct{} // see Following; nil: nobody shares it
+	places int           // of ours in it
 }
 
 // advance is that of a feed. A segment that cannot be read has come to its end,
@@ -86,6 +89,33 @@ func (m *merger) close() {
 	for _, f := range m.live {
 		f.close()
 	}
+	m.narrow(0)
+}
+
+// widen reports whether one more segment may be read at once with n others.
+func (m *merger) widen(n int) bool {
+	switch {
+	case n <= m.places:
+		return true
+	case n >= maxMerged:
+		return false
+	case m.wide == nil:
+		return true
+	}
+	select {
+	case m.wide <- struct{}{}:
+		m.places++
+		return true
+	default:
+		return false
+	}
+}
+
+// narrow gives back the places that n segments at once do not need.
+func (m *merger) narrow(n int) {
+	for ; m.places > max(n-1, 0); m.places-- {
+		<-m.wide
+	}
 }
 
 // look reads everything that is there now.
@@ -105,7 +135,7 @@ func (m *merger) look(ctx context.Context, fn func(int64, int, Chunk, bulkhead.P
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
-		if len(waiting) > 0 && len(open) < maxMerged {
+		if len(waiting) > 0 && m.widen(len(open)) {
 			f := waiting[0]
 			waiting = waiting[1:]
 			more, err := m.advance(f)
@@ -115,6 +145,7 @@ func (m *merger) look(ctx context.Context, fn func(int64, int, Chunk, bulkhead.P
 			if more {
 				heap.Push(&open, f)
 			}
+			m.narrow(len(open))
 			continue
 		}
 		f := open[0]
@@ -129,6 +160,7 @@ func (m *merger) look(ctx context.Context, fn func(int64, int, Chunk, bulkhead.P
 			heap.Fix(&open, 0)
 		} else {
 			heap.Pop(&open)
+			m.narrow(len(open))
 		}
 	}
 	m.drop()

@@ -53,15 +53,12 @@ func openSealed(dir string, n int64) (*segment, error) {
 		return nil, err
 	}
 	s := &segment{number: n, sealed: true, close: []func() error{f.Close}}
-	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-		zstd.WithDecoderMaxMemory(64*sealFrame))
-	if err != nil {
+	if errDecoder != nil {
 		s.Close()
-		return nil, err
+		return nil, errDecoder
 	}
-	s.close = append(s.close, func() error { dec.Close(); return nil })
 	cache := framecache.NewFIFO(framecache.Limits{MaxFrames: 2}) // a record can lie across two
-	r, err := seekable.NewReader(f, dec, seekable.WithReaderFrameCache(cache))
+	r, err := seekable.NewReader(f, decoder, seekable.WithReaderFrameCache(cache))
 	if err != nil {
 		s.Close()
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
@@ -75,6 +72,11 @@ func openSealed(dir string, n int64) (*segment, error) {
 	s.ReaderAt, s.size = unsealer{r}, int64(table.Size())
 	return s, nil
 }
+
+// decoder is shared by all segments that are open, as each frame is decoded on its
+// own: it keeps half a megabyte, which would be that for each of them.
+var decoder, errDecoder = zstd.NewReader(nil, zstd.WithDecoderConcurrency(4), zstd.WithDecoderLowmem(true),
+	zstd.WithDecoderMaxMemory(64*sealFrame))
 
 // unsealer tells a damaged file from one that cannot be read.
 type unsealer struct{ *seekable.Reader }

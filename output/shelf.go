@@ -185,6 +185,11 @@ func (s *Shelf) Write(token uint64, offset int64, chunks []bulkhead.Chunk) (have
 		a.w.Skip(offset - a.have) // it was here, and was lost with the power
 		a.have = offset
 	}
+	size := 0
+	for _, c := range chunks {
+		size += len(c.Data)
+	}
+	a.w.expect(size)
 	for _, c := range chunks {
 		data := c.Data
 		known := min(max(a.have-offset, 0), int64(len(data)))

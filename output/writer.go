@@ -14,6 +14,8 @@ import (
 const (
 	// bufferSize is how much a writer collects before it writes.
 	bufferSize = 64 << 10
+	// largeBuffer is the same for a large piece that is at hand as a whole.
+	largeBuffer = 256 << 10
 	// stuckSize is how much a writer holds when the disk refuses and its caller
 	// goes on all the same. What comes then is counted as dropped.
 	stuckSize = 1 << 20
@@ -36,6 +38,7 @@ type Writer struct {
 	file    *os.File // of that segment; nil until its first byte is written
 	written int64    // bytes in the file
 	buf     []byte   // what follows them
+	collect int      // bytes that buf should hold before it is written; 0: bufferSize
 	dirty   bool     // the log knows that there is something to flush or sync
 	syncErr error    // of an fdatasync, until it was reported
 	closed  bool
@@ -146,7 +149,7 @@ func (w *Writer) appendData(stream Stream, p []byte) (err error) {
 	var head [maxHeadSize]byte
 	for len(p) > 0 {
 		n := min(len(p), maxData)
-		if err == nil && len(w.buf)+frameSize+maxHeadSize+n > bufferSize {
+		if err == nil && len(w.buf)+frameSize+maxHeadSize+n > max(w.collect, bufferSize) {
 			err = w.flush()
 		}
 		w.append(kind, binary.AppendUvarint(head[:0], w.since), p[:n])
@@ -221,13 +224,33 @@ func (w *Writer) top(n int64) {
 // thousands of them.
 const keptBuffer = 4 << 10
 
+// buffers are those of writers that have much to write at the moment.
+var buffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
+
+// expect readies the writer for n bytes that come at once, until trim.
+func (w *Writer) expect(n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if n <= bufferSize || len(w.buf) > 0 || cap(w.buf) >= largeBuffer {
+		return
+	}
+	if b, ok := buffers.Get().(*[largeBuffer]byte); ok {
+		w.buf, w.collect = b[:0], largeBuffer
+	}
+}
+
 // trim gives an empty buffer back.
 func (w *Writer) trim() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.buf) == 0 && cap(w.buf) > keptBuffer {
-		w.buf = nil
+	w.collect = 0
+	if len(w.buf) > 0 || cap(w.buf) <= keptBuffer {
+		return
 	}
+	if cap(w.buf) == largeBuffer {
+		buffers.Put((*[largeBuffer]byte)(w.buf[:largeBuffer]))
+	}
+	w.buf = nil
 }
 
 // finish appends the last records of the attempt.
@@ -291,7 +314,7 @@ func (w *Writer) write() error {
 		return fmt.Errorf("write output: %w", err)
 	}
 	w.buf = w.buf[:0]
-	if cap(w.buf) > 2*bufferSize {
+	if cap(w.buf) > max(w.collect, 2*bufferSize) {
 		w.buf = nil // it grew while the disk was full
 	}
 	return nil

@@ -336,9 +336,9 @@ func (a *attached) catchUp(ctx context.Context, to int64) error {
 	if err != nil {
 		return err
 	}
-	o.put = func(c *bulkheadv1.Chunk, _ int) error {
-		err := a.stream.Send(&bulkheadv1.AttachResponse{Offset: a.at, Chunks: []*bulkheadv1.Chunk{c}})
-		a.at += int64(len(c.GetData())) + c.GetDropped()
+	o.put = func(_ context.Context, c bulkhead.Chunk) error {
+		err := a.stream.Send(&bulkheadv1.AttachResponse{Offset: a.at, Chunks: []*bulkheadv1.Chunk{ChunkMessage(c)}})
+		a.at += int64(len(c.Data)) + c.Dropped
 		if err == nil && a.at >= to {
 			err = errCaughtUp
 		}
@@ -383,9 +383,9 @@ func (a *attached) end(ctx context.Context, at bulkhead.Attempt) error {
 		return nil
 	}
 	o := attemptOutput{server: a.server, run: a.session.run, item: 1, n: at.N, place: outputPlace{bytes: a.at}}
-	o.put = func(c *bulkheadv1.Chunk, _ int) error {
-		err := a.stream.Send(&bulkheadv1.AttachResponse{Offset: a.at, Chunks: []*bulkheadv1.Chunk{c}})
-		a.at += int64(len(c.GetData()))
+	o.put = func(_ context.Context, c bulkhead.Chunk) error {
+		err := a.stream.Send(&bulkheadv1.AttachResponse{Offset: a.at, Chunks: []*bulkheadv1.Chunk{ChunkMessage(c)}})
+		a.at += int64(len(c.Data))
 		return err
 	}
 	return o.pass(ctx, at, nil)

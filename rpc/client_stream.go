@@ -150,16 +150,13 @@ func (c *Client) FollowOutput(ctx context.Context, run bulkhead.RunID, follow bo
 		return c.runs.FollowOutput(ctx, &bulkheadv1.FollowOutputRequest{Run: int64(run), Follow: follow,
 			Positions: slices.Collect(maps.Values(positions))})
 	}
-	return receive(ctx, c, reading{follow: follow}, open, func(m *bulkheadv1.FollowOutputResponse) error {
+	piece := func(m *bulkheadv1.Piece) error {
 		if text := m.GetBroken(); text != "" {
 			if !told[text] {
 				told[text] = true
 				broken(&bulkhead.Error{Code: bulkhead.CodeInternal, Message: text})
 			}
 			return nil
-		}
-		if m.GetChunk() == nil {
-			return nil // to show that the server is there
 		}
 		chunk, err := ChunkOf(m.GetChunk())
 		if err != nil {
@@ -169,6 +166,14 @@ func (c *Client) FollowOutput(ctx context.Context, run bulkhead.RunID, follow bo
 			positions[p.GetSegment()] = p
 		}
 		return fn(m.GetItem(), int(m.GetAttempt()), chunk)
+	}
+	return receive(ctx, c, reading{follow: follow}, open, func(m *bulkheadv1.FollowOutputResponse) error {
+		for _, p := range m.GetPieces() {
+			if err := piece(p); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 

@@ -46,6 +46,9 @@ const (
 	idleTime  = 90 * time.Second // that an unused connection is kept
 	tokenTime = time.Minute      // that a token is used without reading it again
 	maxToken  = 64 << 10         // bytes
+	// frameSize is the largest frame that a server may send: one that has much to send
+	// spends less on each megabyte of it. It is a message of output, about.
+	frameSize = 256 << 10
 	// maxMessage bounds what a server can make its caller hold, in bytes.
 	maxMessage = 64 << 20
 )
@@ -73,7 +76,8 @@ func Dial(opts DialOptions) (connect.HTTPClient, string, []connect.ClientOption,
 		IdleConnTimeout:     idleTime,
 		MaxIdleConnsPerHost: 64, // for http://, where every call has a connection of its own
 		ForceAttemptHTTP2:   true,
-		HTTP2:               &http.HTTP2Config{SendPingTimeout: quietTime, PingTimeout: pingTime, WriteByteTimeout: quietTime},
+		HTTP2: &http.HTTP2Config{SendPingTimeout: quietTime, PingTimeout: pingTime, WriteByteTimeout: quietTime,
+			MaxReadFrameSize: frameSize},
 	}
 	caller := &caller{next: transport, agent: opts.UserAgent}
 	if opts.CAFile != "" {

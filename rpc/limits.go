@@ -24,7 +24,7 @@ const (
 	maxRunsBytes     = 4 << 20 // of one page, but for its first run
 	maxItemsPage     = 500
 	maxItemsMessage  = 64 << 10
-	maxOutputBytes   = 256 << 10 // of one message
+	maxOutputBytes   = 128 << 10 // of one message, from which on it is full
 	maxTailLines     = 100_000
 	maxPositions     = 100_000
 	maxRetryItems    = 100_000

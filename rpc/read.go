@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -96,11 +97,14 @@ func (s *Server) ReadOutput(ctx context.Context, req *bulkheadv1.ReadOutputReque
 			return err
 		}
 	}
-	produce := func(ctx context.Context, put func(*bulkheadv1.Chunk, int) error) error {
-		o.put = put
-		return o.read(ctx, at, follow)
+	// It reads one segment, and is not made to stop: it would have to count from the
+	// attempt's first byte again.
+	p := newPump[*bulkheadv1.Chunk](0)
+	o.put = func(ctx context.Context, c bulkhead.Chunk) error {
+		return p.put(ctx, c, func(m *bulkheadv1.Chunk) *bulkheadv1.Chunk { return m })
 	}
-	return carry(ctx, s, produce, func(chunks []*bulkheadv1.Chunk) error {
+	produce := func(ctx context.Context) error { return o.read(ctx, at, follow) }
+	return carry(ctx, s, p, produce, func(chunks []*bulkheadv1.Chunk) error {
 		return stream.Send(&bulkheadv1.ReadOutputResponse{Chunks: chunks})
 	})
 }
@@ -112,7 +116,7 @@ type attemptOutput struct {
 	item   int64
 	n      int
 	place  outputPlace // what the reader has
-	put    func(*bulkheadv1.Chunk, int) error
+	put    func(context.Context, bulkhead.Chunk) error // passes on what it does not have
 }
 
 // find returns the attempt, as it is now.
@@ -196,8 +200,7 @@ func (o *attemptOutput) pass(ctx context.Context, at bulkhead.Attempt, over func
 		if !o.place.take(&c) {
 			return nil
 		}
-		c.Data = slices.Clone(c.Data)
-		return o.put(ChunkMessage(c), len(c.Data)+chunkOverhead)
+		return o.put(ctx, c)
 	})
 }
 
@@ -246,28 +249,25 @@ func (s *Server) FollowOutput(ctx context.Context, req *bulkheadv1.FollowOutputR
 	if err := stream.Send(&bulkheadv1.FollowOutputResponse{}); err != nil {
 		return err // so that the reader knows that it is read to
 	}
-	produce := func(ctx context.Context, put func(*bulkheadv1.FollowOutputResponse, int) error) error {
+	pump := newPump[*bulkheadv1.Piece](s.opts.Pause)
+	places := map[int64]bulkhead.Position{} // of the reader, by segment
+	for _, p := range req.GetPositions() {
+		places[p.GetSegment()] = PositionOf(p)
+	}
+	produce := func(ctx context.Context) error {
 		broken := func(err error) {
-			text := text(err.Error())
-			_ = put(&bulkheadv1.FollowOutputResponse{Broken: text}, len(text)) // its error comes again
+			piece := &bulkheadv1.Piece{Broken: text(err.Error())}                                           // a reader hears of it once, however often it comes
+			_ = pump.put(ctx, bulkhead.Chunk{}, func(*bulkheadv1.Chunk) *bulkheadv1.Piece { return piece }) // its error comes again
 		}
-		return s.opts.Outputs.Follow(ctx, run, each(req.GetPositions(), PositionOf), over, broken,
+		return s.opts.Outputs.Follow(ctx, run, slices.Collect(maps.Values(places)), over, broken,
 			func(item int64, attempt int, c bulkhead.Chunk, behind bulkhead.Position) error {
-				m := ChunkMessage(c)
-				m.Data = slices.Clone(c.Data)
-				return put(&bulkheadv1.FollowOutputResponse{Item: item, Attempt: int32Of(attempt), Chunk: m, Position: PositionMessage(behind)},
-					len(c.Data)+chunkOverhead)
+				places[behind.Segment] = behind
+				return pump.put(ctx, c, func(m *bulkheadv1.Chunk) *bulkheadv1.Piece {
+					return &bulkheadv1.Piece{Item: item, Attempt: int32Of(attempt), Chunk: m, Position: PositionMessage(behind)}
+				})
 			})
 	}
-	return carry(ctx, s, produce, func(all []*bulkheadv1.FollowOutputResponse) error {
-		if len(all) == 0 {
-			return stream.Send(&bulkheadv1.FollowOutputResponse{})
-		}
-		for _, m := range all {
-			if err := stream.Send(m); err != nil {
-				return err
-			}
-		}
-		return nil
+	return carry(ctx, s, pump, produce, func(pieces []*bulkheadv1.Piece) error {
+		return stream.Send(&bulkheadv1.FollowOutputResponse{Pieces: pieces})
 	})
 }

@@ -135,6 +135,9 @@ type Options struct {
 	// Stall is how long a reader may take nothing before its stream is cut off; it
 	// can go on where it was. Default: a minute.
 	Stall time.Duration
+	// Pause is how long a reader of many items' output may take nothing before what is
+	// open for it is closed; it is opened again when there is room. Default: a second.
+	Pause time.Duration
 	// KeepAlive is how often a stream without news sends something. Default: the
 	// constant of that name.
 	KeepAlive time.Duration
@@ -157,7 +160,8 @@ func (o *Options) defaults() {
 	}
 	o.Streams, o.StreamsEach = orNumber(o.Streams, 2000), orNumber(o.StreamsEach, 500)
 	o.Rate, o.Burst = orNumber(o.Rate, 200), orNumber(o.Burst, 400)
-	o.Stall, o.KeepAlive, o.Poll = or(o.Stall, time.Minute), or(o.KeepAlive, KeepAlive), or(o.Poll, 250*time.Millisecond)
+	o.Stall, o.Pause = or(o.Stall, time.Minute), or(o.Pause, time.Second)
+	o.KeepAlive, o.Poll = or(o.KeepAlive, KeepAlive), or(o.Poll, 250*time.Millisecond)
 }
 
 func orNumber[N int | rate.Limit](n, otherwise N) N {

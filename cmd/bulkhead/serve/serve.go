@@ -54,6 +54,10 @@ type Options struct {
 	Log     *slog.Logger
 }
 
+// mergedSegments bounds how many segments of output are read at once for all who follow
+// runs together, beyond one for each of them.
+const mergedSegments = 512
+
 // server is the server setting: an engine and its store here, workers elsewhere.
 type server struct {
 	opts    Options
@@ -62,6 +66,7 @@ type server struct {
 	store   *sqlite.Store // of the engine
 	reader  *sqlite.Store // of everybody else, who must not make the engine wait
 	shelf   *output.Shelf
+	wide    chan struct{} // see output.Following
 	files   *files.Store
 	engine  *engine.Engine
 	classes classes
@@ -162,7 +167,7 @@ func newServer(ctx context.Context, o Options) (_ *server, err error) {
 	if err := s.openClasses(); err != nil {
 		return nil, err
 	}
-	s.shelf = &output.Shelf{Dir: s.outputDir}
+	s.shelf, s.wide = &output.Shelf{Dir: s.outputDir}, make(chan struct{}, mergedSegments)
 	if err := s.checkAnnounce(); err != nil {
 		return nil, err
 	}

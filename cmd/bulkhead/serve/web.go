@@ -228,7 +228,7 @@ func (o outputsOf) Follow(ctx context.Context, run bulkhead.RunID, from []bulkhe
 	if over == nil {
 		over = func() bool { return true }
 	}
-	return output.FollowFrom(ctx, o.outputDir(run), from, output.Following{Done: over, Broken: broken}, fn)
+	return output.FollowFrom(ctx, o.outputDir(run), from, output.Following{Done: over, Broken: broken, Wide: o.wide}, fn)
 }
 
 func (o outputsOf) Remove(_ context.Context, run bulkhead.RunID) error {

@@ -2608,11 +2608,7 @@ func (x *FollowOutputRequest) GetFollow() bool {
 
 type FollowOutputResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Item          int64                  `protobuf:"varint,1,opt,name=item,proto3" json:"item,omitempty"`
-	Attempt       int32                  `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
-	Chunk         *Chunk                 `protobuf:"bytes,3,opt,name=chunk,proto3" json:"chunk,omitempty"`
-	Position      *Position              `protobuf:"bytes,4,opt,name=position,proto3" json:"position,omitempty"` // behind the chunk; takes the place of the last one of its segment
-	Broken        string                 `protobuf:"bytes,5,opt,name=broken,proto3" json:"broken,omitempty"`     // instead of all else: a part that cannot be read, and why
+	Pieces        []*Piece               `protobuf:"bytes,1,rep,name=pieces,proto3" json:"pieces,omitempty"` // none: to show that the server is there
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2647,35 +2643,84 @@ func (*FollowOutputResponse) Descriptor() ([]byte, []int) {
 	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{34}
 }
 
-func (x *FollowOutputResponse) GetItem() int64 {
+func (x *FollowOutputResponse) GetPieces() []*Piece {
+	if x != nil {
+		return x.Pieces
+	}
+	return nil
+}
+
+// Piece is a chunk of what the items of a run wrote.
+type Piece struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Item          int64                  `protobuf:"varint,1,opt,name=item,proto3" json:"item,omitempty"`
+	Attempt       int32                  `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Chunk         *Chunk                 `protobuf:"bytes,3,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	Position      *Position              `protobuf:"bytes,4,opt,name=position,proto3" json:"position,omitempty"` // behind the chunk; takes the place of the last one of its segment
+	Broken        string                 `protobuf:"bytes,5,opt,name=broken,proto3" json:"broken,omitempty"`     // instead of all else: a part that cannot be read, and why
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Piece) Reset() {
+	*x = Piece{}
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Piece) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Piece) ProtoMessage() {}
+
+func (x *Piece) ProtoReflect() protoreflect.Message {
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Piece.ProtoReflect.Descriptor instead.
+func (*Piece) Descriptor() ([]byte, []int) {
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *Piece) GetItem() int64 {
 	if x != nil {
 		return x.Item
 	}
 	return 0
 }
 
-func (x *FollowOutputResponse) GetAttempt() int32 {
+func (x *Piece) GetAttempt() int32 {
 	if x != nil {
 		return x.Attempt
 	}
 	return 0
 }
 
-func (x *FollowOutputResponse) GetChunk() *Chunk {
+func (x *Piece) GetChunk() *Chunk {
 	if x != nil {
 		return x.Chunk
 	}
 	return nil
 }
 
-func (x *FollowOutputResponse) GetPosition() *Position {
+func (x *Piece) GetPosition() *Position {
 	if x != nil {
 		return x.Position
 	}
 	return nil
 }
 
-func (x *FollowOutputResponse) GetBroken() string {
+func (x *Piece) GetBroken() string {
 	if x != nil {
 		return x.Broken
 	}
@@ -2697,7 +2742,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[35]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2709,7 +2754,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[35]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2722,7 +2767,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{35}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *AttachRequest) GetWhat() isAttachRequest_What {
@@ -2801,7 +2846,7 @@ type Joining struct {
 
 func (x *Joining) Reset() {
 	*x = Joining{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[36]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2813,7 +2858,7 @@ func (x *Joining) String() string {
 func (*Joining) ProtoMessage() {}
 
 func (x *Joining) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[36]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2826,7 +2871,7 @@ func (x *Joining) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Joining.ProtoReflect.Descriptor instead.
 func (*Joining) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{36}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Joining) GetRun() int64 {
@@ -2891,7 +2936,7 @@ type Input struct {
 
 func (x *Input) Reset() {
 	*x = Input{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[37]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2903,7 +2948,7 @@ func (x *Input) String() string {
 func (*Input) ProtoMessage() {}
 
 func (x *Input) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[37]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2916,7 +2961,7 @@ func (x *Input) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Input.ProtoReflect.Descriptor instead.
 func (*Input) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{37}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Input) GetWriter() uint64 {
@@ -2961,7 +3006,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[38]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2973,7 +3018,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[38]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2986,7 +3031,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{38}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *AttachResponse) GetOffset() int64 {
@@ -3045,7 +3090,7 @@ type Typed struct {
 
 func (x *Typed) Reset() {
 	*x = Typed{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[39]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3057,7 +3102,7 @@ func (x *Typed) String() string {
 func (*Typed) ProtoMessage() {}
 
 func (x *Typed) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[39]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3070,7 +3115,7 @@ func (x *Typed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Typed.ProtoReflect.Descriptor instead.
 func (*Typed) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{39}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Typed) GetWriter() uint64 {
@@ -3120,7 +3165,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[40]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3132,7 +3177,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[40]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3145,7 +3190,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{40}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Position) GetSegment() int64 {
@@ -3178,7 +3223,7 @@ type PauseRunRequest struct {
 
 func (x *PauseRunRequest) Reset() {
 	*x = PauseRunRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[41]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3190,7 +3235,7 @@ func (x *PauseRunRequest) String() string {
 func (*PauseRunRequest) ProtoMessage() {}
 
 func (x *PauseRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[41]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3203,7 +3248,7 @@ func (x *PauseRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRunRequest.ProtoReflect.Descriptor instead.
 func (*PauseRunRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{41}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *PauseRunRequest) GetRun() int64 {
@@ -3222,7 +3267,7 @@ type PauseRunResponse struct {
 
 func (x *PauseRunResponse) Reset() {
 	*x = PauseRunResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[42]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3234,7 +3279,7 @@ func (x *PauseRunResponse) String() string {
 func (*PauseRunResponse) ProtoMessage() {}
 
 func (x *PauseRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[42]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3247,7 +3292,7 @@ func (x *PauseRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseRunResponse.ProtoReflect.Descriptor instead.
 func (*PauseRunResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{42}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *PauseRunResponse) GetRun() *Run {
@@ -3266,7 +3311,7 @@ type ResumeRunRequest struct {
 
 func (x *ResumeRunRequest) Reset() {
 	*x = ResumeRunRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[43]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3278,7 +3323,7 @@ func (x *ResumeRunRequest) String() string {
 func (*ResumeRunRequest) ProtoMessage() {}
 
 func (x *ResumeRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[43]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3291,7 +3336,7 @@ func (x *ResumeRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRunRequest.ProtoReflect.Descriptor instead.
 func (*ResumeRunRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{43}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ResumeRunRequest) GetRun() int64 {
@@ -3310,7 +3355,7 @@ type ResumeRunResponse struct {
 
 func (x *ResumeRunResponse) Reset() {
 	*x = ResumeRunResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[44]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3322,7 +3367,7 @@ func (x *ResumeRunResponse) String() string {
 func (*ResumeRunResponse) ProtoMessage() {}
 
 func (x *ResumeRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[44]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3335,7 +3380,7 @@ func (x *ResumeRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeRunResponse.ProtoReflect.Descriptor instead.
 func (*ResumeRunResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{44}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ResumeRunResponse) GetRun() *Run {
@@ -3354,7 +3399,7 @@ type CancelRunRequest struct {
 
 func (x *CancelRunRequest) Reset() {
 	*x = CancelRunRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[45]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3366,7 +3411,7 @@ func (x *CancelRunRequest) String() string {
 func (*CancelRunRequest) ProtoMessage() {}
 
 func (x *CancelRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[45]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3379,7 +3424,7 @@ func (x *CancelRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRunRequest.ProtoReflect.Descriptor instead.
 func (*CancelRunRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{45}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *CancelRunRequest) GetRun() int64 {
@@ -3398,7 +3443,7 @@ type CancelRunResponse struct {
 
 func (x *CancelRunResponse) Reset() {
 	*x = CancelRunResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[46]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3410,7 +3455,7 @@ func (x *CancelRunResponse) String() string {
 func (*CancelRunResponse) ProtoMessage() {}
 
 func (x *CancelRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[46]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3423,7 +3468,7 @@ func (x *CancelRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRunResponse.ProtoReflect.Descriptor instead.
 func (*CancelRunResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{46}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CancelRunResponse) GetRun() *Run {
@@ -3443,7 +3488,7 @@ type LimitRunRequest struct {
 
 func (x *LimitRunRequest) Reset() {
 	*x = LimitRunRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[47]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3455,7 +3500,7 @@ func (x *LimitRunRequest) String() string {
 func (*LimitRunRequest) ProtoMessage() {}
 
 func (x *LimitRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[47]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3468,7 +3513,7 @@ func (x *LimitRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitRunRequest.ProtoReflect.Descriptor instead.
 func (*LimitRunRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{47}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *LimitRunRequest) GetRun() int64 {
@@ -3494,7 +3539,7 @@ type LimitRunResponse struct {
 
 func (x *LimitRunResponse) Reset() {
 	*x = LimitRunResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[48]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3506,7 +3551,7 @@ func (x *LimitRunResponse) String() string {
 func (*LimitRunResponse) ProtoMessage() {}
 
 func (x *LimitRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[48]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3519,7 +3564,7 @@ func (x *LimitRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LimitRunResponse.ProtoReflect.Descriptor instead.
 func (*LimitRunResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{48}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *LimitRunResponse) GetRun() *Run {
@@ -3542,7 +3587,7 @@ type RetryRunRequest struct {
 
 func (x *RetryRunRequest) Reset() {
 	*x = RetryRunRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[49]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3554,7 +3599,7 @@ func (x *RetryRunRequest) String() string {
 func (*RetryRunRequest) ProtoMessage() {}
 
 func (x *RetryRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[49]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3567,7 +3612,7 @@ func (x *RetryRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryRunRequest.ProtoReflect.Descriptor instead.
 func (*RetryRunRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{49}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RetryRunRequest) GetRun() int64 {
@@ -3614,7 +3659,7 @@ type RetryRunResponse struct {
 
 func (x *RetryRunResponse) Reset() {
 	*x = RetryRunResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[50]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3626,7 +3671,7 @@ func (x *RetryRunResponse) String() string {
 func (*RetryRunResponse) ProtoMessage() {}
 
 func (x *RetryRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[50]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3639,7 +3684,7 @@ func (x *RetryRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryRunResponse.ProtoReflect.Descriptor instead.
 func (*RetryRunResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{50}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RetryRunResponse) GetRun() *Run {
@@ -3658,7 +3703,7 @@ type DeleteRunRequest struct {
 
 func (x *DeleteRunRequest) Reset() {
 	*x = DeleteRunRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[51]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3670,7 +3715,7 @@ func (x *DeleteRunRequest) String() string {
 func (*DeleteRunRequest) ProtoMessage() {}
 
 func (x *DeleteRunRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[51]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3683,7 +3728,7 @@ func (x *DeleteRunRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRunRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRunRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{51}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *DeleteRunRequest) GetRun() int64 {
@@ -3701,7 +3746,7 @@ type DeleteRunResponse struct {
 
 func (x *DeleteRunResponse) Reset() {
 	*x = DeleteRunResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[52]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3713,7 +3758,7 @@ func (x *DeleteRunResponse) String() string {
 func (*DeleteRunResponse) ProtoMessage() {}
 
 func (x *DeleteRunResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[52]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3726,7 +3771,7 @@ func (x *DeleteRunResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRunResponse.ProtoReflect.Descriptor instead.
 func (*DeleteRunResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{52}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{53}
 }
 
 type ListClassesRequest struct {
@@ -3737,7 +3782,7 @@ type ListClassesRequest struct {
 
 func (x *ListClassesRequest) Reset() {
 	*x = ListClassesRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[53]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3749,7 +3794,7 @@ func (x *ListClassesRequest) String() string {
 func (*ListClassesRequest) ProtoMessage() {}
 
 func (x *ListClassesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[53]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3762,7 +3807,7 @@ func (x *ListClassesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClassesRequest.ProtoReflect.Descriptor instead.
 func (*ListClassesRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{53}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{54}
 }
 
 type ListClassesResponse struct {
@@ -3774,7 +3819,7 @@ type ListClassesResponse struct {
 
 func (x *ListClassesResponse) Reset() {
 	*x = ListClassesResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[54]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3786,7 +3831,7 @@ func (x *ListClassesResponse) String() string {
 func (*ListClassesResponse) ProtoMessage() {}
 
 func (x *ListClassesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[54]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3799,7 +3844,7 @@ func (x *ListClassesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClassesResponse.ProtoReflect.Descriptor instead.
 func (*ListClassesResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{54}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ListClassesResponse) GetClasses() []*ClassStatus {
@@ -3826,7 +3871,7 @@ type ClassStatus struct {
 
 func (x *ClassStatus) Reset() {
 	*x = ClassStatus{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[55]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3838,7 +3883,7 @@ func (x *ClassStatus) String() string {
 func (*ClassStatus) ProtoMessage() {}
 
 func (x *ClassStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[55]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3851,7 +3896,7 @@ func (x *ClassStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClassStatus.ProtoReflect.Descriptor instead.
 func (*ClassStatus) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{55}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ClassStatus) GetName() string {
@@ -3921,7 +3966,7 @@ type ObjectCount struct {
 
 func (x *ObjectCount) Reset() {
 	*x = ObjectCount{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[56]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3933,7 +3978,7 @@ func (x *ObjectCount) String() string {
 func (*ObjectCount) ProtoMessage() {}
 
 func (x *ObjectCount) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[56]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3946,7 +3991,7 @@ func (x *ObjectCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectCount.ProtoReflect.Descriptor instead.
 func (*ObjectCount) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{56}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ObjectCount) GetKind() string {
@@ -3972,7 +4017,7 @@ type ListPoolsRequest struct {
 
 func (x *ListPoolsRequest) Reset() {
 	*x = ListPoolsRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[57]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3984,7 +4029,7 @@ func (x *ListPoolsRequest) String() string {
 func (*ListPoolsRequest) ProtoMessage() {}
 
 func (x *ListPoolsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[57]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3997,7 +4042,7 @@ func (x *ListPoolsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoolsRequest.ProtoReflect.Descriptor instead.
 func (*ListPoolsRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{57}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ListPoolsRequest) GetPageSize() int32 {
@@ -4017,7 +4062,7 @@ type ListPoolsResponse struct {
 
 func (x *ListPoolsResponse) Reset() {
 	*x = ListPoolsResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[58]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4029,7 +4074,7 @@ func (x *ListPoolsResponse) String() string {
 func (*ListPoolsResponse) ProtoMessage() {}
 
 func (x *ListPoolsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[58]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4042,7 +4087,7 @@ func (x *ListPoolsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoolsResponse.ProtoReflect.Descriptor instead.
 func (*ListPoolsResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{58}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ListPoolsResponse) GetPools() []*PoolStatus {
@@ -4073,7 +4118,7 @@ type PoolStatus struct {
 
 func (x *PoolStatus) Reset() {
 	*x = PoolStatus{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[59]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4085,7 +4130,7 @@ func (x *PoolStatus) String() string {
 func (*PoolStatus) ProtoMessage() {}
 
 func (x *PoolStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[59]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4098,7 +4143,7 @@ func (x *PoolStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoolStatus.ProtoReflect.Descriptor instead.
 func (*PoolStatus) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{59}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *PoolStatus) GetName() string {
@@ -4146,7 +4191,7 @@ type StatFileRequest struct {
 
 func (x *StatFileRequest) Reset() {
 	*x = StatFileRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[60]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4158,7 +4203,7 @@ func (x *StatFileRequest) String() string {
 func (*StatFileRequest) ProtoMessage() {}
 
 func (x *StatFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[60]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4171,7 +4216,7 @@ func (x *StatFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatFileRequest.ProtoReflect.Descriptor instead.
 func (*StatFileRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{60}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *StatFileRequest) GetSha256() string {
@@ -4198,7 +4243,7 @@ type StatFileResponse struct {
 
 func (x *StatFileResponse) Reset() {
 	*x = StatFileResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[61]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4210,7 +4255,7 @@ func (x *StatFileResponse) String() string {
 func (*StatFileResponse) ProtoMessage() {}
 
 func (x *StatFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[61]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4223,7 +4268,7 @@ func (x *StatFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatFileResponse.ProtoReflect.Descriptor instead.
 func (*StatFileResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{61}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *StatFileResponse) GetHave() int64 {
@@ -4253,7 +4298,7 @@ type PutFileRequest struct {
 
 func (x *PutFileRequest) Reset() {
 	*x = PutFileRequest{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[62]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4265,7 +4310,7 @@ func (x *PutFileRequest) String() string {
 func (*PutFileRequest) ProtoMessage() {}
 
 func (x *PutFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[62]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4278,7 +4323,7 @@ func (x *PutFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutFileRequest.ProtoReflect.Descriptor instead.
 func (*PutFileRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{62}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *PutFileRequest) GetSha256() string {
@@ -4326,7 +4371,7 @@ type PutFileResponse struct {
 
 func (x *PutFileResponse) Reset() {
 	*x = PutFileResponse{}
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[63]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4338,7 +4383,7 @@ func (x *PutFileResponse) String() string {
 func (*PutFileResponse) ProtoMessage() {}
 
 func (x *PutFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_runs_proto_msgTypes[63]
+	mi := &file_bulkhead_v1_runs_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4351,7 +4396,7 @@ func (x *PutFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutFileResponse.ProtoReflect.Descriptor instead.
 func (*PutFileResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{63}
+	return file_bulkhead_v1_runs_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *PutFileResponse) GetHave() int64 {
@@ -4556,8 +4601,10 @@ const file_bulkhead_v1_runs_proto_rawDesc = "" +
 	"\x13FollowOutputRequest\x12\x10\n" +
 	"\x03run\x18\x01 \x01(\x03R\x03run\x123\n" +
 	"\tpositions\x18\x02 \x03(\v2\x15.bulkhead.v1.PositionR\tpositions\x12\x16\n" +
-	"\x06follow\x18\x03 \x01(\bR\x06follow\"\xb9\x01\n" +
-	"\x14FollowOutputResponse\x12\x12\n" +
+	"\x06follow\x18\x03 \x01(\bR\x06follow\"B\n" +
+	"\x14FollowOutputResponse\x12*\n" +
+	"\x06pieces\x18\x01 \x03(\v2\x12.bulkhead.v1.PieceR\x06pieces\"\xaa\x01\n" +
+	"\x05Piece\x12\x12\n" +
 	"\x04item\x18\x01 \x01(\x03R\x04item\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\x05R\aattempt\x12(\n" +
 	"\x05chunk\x18\x03 \x01(\v2\x12.bulkhead.v1.ChunkR\x05chunk\x121\n" +
@@ -4737,7 +4784,7 @@ func file_bulkhead_v1_runs_proto_rawDescGZIP() []byte {
 }
 
 var file_bulkhead_v1_runs_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_bulkhead_v1_runs_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
+var file_bulkhead_v1_runs_proto_msgTypes = make([]protoimpl.MessageInfo, 65)
 var file_bulkhead_v1_runs_proto_goTypes = []any{
 	(RunState)(0),                 // 0: bulkhead.v1.RunState
 	(ItemState)(0),                // 1: bulkhead.v1.ItemState
@@ -4778,59 +4825,60 @@ var file_bulkhead_v1_runs_proto_goTypes = []any{
 	(*ReadOutputResponse)(nil),    // 36: bulkhead.v1.ReadOutputResponse
 	(*FollowOutputRequest)(nil),   // 37: bulkhead.v1.FollowOutputRequest
 	(*FollowOutputResponse)(nil),  // 38: bulkhead.v1.FollowOutputResponse
-	(*AttachRequest)(nil),         // 39: bulkhead.v1.AttachRequest
-	(*Joining)(nil),               // 40: bulkhead.v1.Joining
-	(*Input)(nil),                 // 41: bulkhead.v1.Input
-	(*AttachResponse)(nil),        // 42: bulkhead.v1.AttachResponse
-	(*Typed)(nil),                 // 43: bulkhead.v1.Typed
-	(*Position)(nil),              // 44: bulkhead.v1.Position
-	(*PauseRunRequest)(nil),       // 45: bulkhead.v1.PauseRunRequest
-	(*PauseRunResponse)(nil),      // 46: bulkhead.v1.PauseRunResponse
-	(*ResumeRunRequest)(nil),      // 47: bulkhead.v1.ResumeRunRequest
-	(*ResumeRunResponse)(nil),     // 48: bulkhead.v1.ResumeRunResponse
-	(*CancelRunRequest)(nil),      // 49: bulkhead.v1.CancelRunRequest
-	(*CancelRunResponse)(nil),     // 50: bulkhead.v1.CancelRunResponse
-	(*LimitRunRequest)(nil),       // 51: bulkhead.v1.LimitRunRequest
-	(*LimitRunResponse)(nil),      // 52: bulkhead.v1.LimitRunResponse
-	(*RetryRunRequest)(nil),       // 53: bulkhead.v1.RetryRunRequest
-	(*RetryRunResponse)(nil),      // 54: bulkhead.v1.RetryRunResponse
-	(*DeleteRunRequest)(nil),      // 55: bulkhead.v1.DeleteRunRequest
-	(*DeleteRunResponse)(nil),     // 56: bulkhead.v1.DeleteRunResponse
-	(*ListClassesRequest)(nil),    // 57: bulkhead.v1.ListClassesRequest
-	(*ListClassesResponse)(nil),   // 58: bulkhead.v1.ListClassesResponse
-	(*ClassStatus)(nil),           // 59: bulkhead.v1.ClassStatus
-	(*ObjectCount)(nil),           // 60: bulkhead.v1.ObjectCount
-	(*ListPoolsRequest)(nil),      // 61: bulkhead.v1.ListPoolsRequest
-	(*ListPoolsResponse)(nil),     // 62: bulkhead.v1.ListPoolsResponse
-	(*PoolStatus)(nil),            // 63: bulkhead.v1.PoolStatus
-	(*StatFileRequest)(nil),       // 64: bulkhead.v1.StatFileRequest
-	(*StatFileResponse)(nil),      // 65: bulkhead.v1.StatFileResponse
-	(*PutFileRequest)(nil),        // 66: bulkhead.v1.PutFileRequest
-	(*PutFileResponse)(nil),       // 67: bulkhead.v1.PutFileResponse
-	(*durationpb.Duration)(nil),   // 68: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 69: google.protobuf.Timestamp
+	(*Piece)(nil),                 // 39: bulkhead.v1.Piece
+	(*AttachRequest)(nil),         // 40: bulkhead.v1.AttachRequest
+	(*Joining)(nil),               // 41: bulkhead.v1.Joining
+	(*Input)(nil),                 // 42: bulkhead.v1.Input
+	(*AttachResponse)(nil),        // 43: bulkhead.v1.AttachResponse
+	(*Typed)(nil),                 // 44: bulkhead.v1.Typed
+	(*Position)(nil),              // 45: bulkhead.v1.Position
+	(*PauseRunRequest)(nil),       // 46: bulkhead.v1.PauseRunRequest
+	(*PauseRunResponse)(nil),      // 47: bulkhead.v1.PauseRunResponse
+	(*ResumeRunRequest)(nil),      // 48: bulkhead.v1.ResumeRunRequest
+	(*ResumeRunResponse)(nil),     // 49: bulkhead.v1.ResumeRunResponse
+	(*CancelRunRequest)(nil),      // 50: bulkhead.v1.CancelRunRequest
+	(*CancelRunResponse)(nil),     // 51: bulkhead.v1.CancelRunResponse
+	(*LimitRunRequest)(nil),       // 52: bulkhead.v1.LimitRunRequest
+	(*LimitRunResponse)(nil),      // 53: bulkhead.v1.LimitRunResponse
+	(*RetryRunRequest)(nil),       // 54: bulkhead.v1.RetryRunRequest
+	(*RetryRunResponse)(nil),      // 55: bulkhead.v1.RetryRunResponse
+	(*DeleteRunRequest)(nil),      // 56: bulkhead.v1.DeleteRunRequest
+	(*DeleteRunResponse)(nil),     // 57: bulkhead.v1.DeleteRunResponse
+	(*ListClassesRequest)(nil),    // 58: bulkhead.v1.ListClassesRequest
+	(*ListClassesResponse)(nil),   // 59: bulkhead.v1.ListClassesResponse
+	(*ClassStatus)(nil),           // 60: bulkhead.v1.ClassStatus
+	(*ObjectCount)(nil),           // 61: bulkhead.v1.ObjectCount
+	(*ListPoolsRequest)(nil),      // 62: bulkhead.v1.ListPoolsRequest
+	(*ListPoolsResponse)(nil),     // 63: bulkhead.v1.ListPoolsResponse
+	(*PoolStatus)(nil),            // 64: bulkhead.v1.PoolStatus
+	(*StatFileRequest)(nil),       // 65: bulkhead.v1.StatFileRequest
+	(*StatFileResponse)(nil),      // 66: bulkhead.v1.StatFileResponse
+	(*PutFileRequest)(nil),        // 67: bulkhead.v1.PutFileRequest
+	(*PutFileResponse)(nil),       // 68: bulkhead.v1.PutFileResponse
+	(*durationpb.Duration)(nil),   // 69: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 70: google.protobuf.Timestamp
 }
 var file_bulkhead_v1_runs_proto_depIdxs = []int32{
 	7,  // 0: bulkhead.v1.Spec.inputs:type_name -> bulkhead.v1.Source
 	8,  // 1: bulkhead.v1.Spec.pools:type_name -> bulkhead.v1.Pool
-	68, // 2: bulkhead.v1.Spec.timeout:type_name -> google.protobuf.Duration
-	68, // 3: bulkhead.v1.Spec.grace:type_name -> google.protobuf.Duration
-	68, // 4: bulkhead.v1.Spec.retry_delay:type_name -> google.protobuf.Duration
+	69, // 2: bulkhead.v1.Spec.timeout:type_name -> google.protobuf.Duration
+	69, // 3: bulkhead.v1.Spec.grace:type_name -> google.protobuf.Duration
+	69, // 4: bulkhead.v1.Spec.retry_delay:type_name -> google.protobuf.Duration
 	9,  // 5: bulkhead.v1.Spec.files:type_name -> bulkhead.v1.File
 	10, // 6: bulkhead.v1.Spec.shape:type_name -> bulkhead.v1.Shape
 	6,  // 7: bulkhead.v1.Spec.window:type_name -> bulkhead.v1.Window
 	5,  // 8: bulkhead.v1.Run.spec:type_name -> bulkhead.v1.Spec
 	0,  // 9: bulkhead.v1.Run.state:type_name -> bulkhead.v1.RunState
 	12, // 10: bulkhead.v1.Run.counts:type_name -> bulkhead.v1.Counts
-	69, // 11: bulkhead.v1.Run.created:type_name -> google.protobuf.Timestamp
-	69, // 12: bulkhead.v1.Run.started:type_name -> google.protobuf.Timestamp
-	69, // 13: bulkhead.v1.Run.finished:type_name -> google.protobuf.Timestamp
+	70, // 11: bulkhead.v1.Run.created:type_name -> google.protobuf.Timestamp
+	70, // 12: bulkhead.v1.Run.started:type_name -> google.protobuf.Timestamp
+	70, // 13: bulkhead.v1.Run.finished:type_name -> google.protobuf.Timestamp
 	0,  // 14: bulkhead.v1.Run.ending:type_name -> bulkhead.v1.RunState
 	1,  // 15: bulkhead.v1.Result.state:type_name -> bulkhead.v1.ItemState
 	2,  // 16: bulkhead.v1.Result.how:type_name -> bulkhead.v1.How
-	69, // 17: bulkhead.v1.Result.started:type_name -> google.protobuf.Timestamp
-	68, // 18: bulkhead.v1.Result.duration:type_name -> google.protobuf.Duration
-	68, // 19: bulkhead.v1.Result.cpu:type_name -> google.protobuf.Duration
+	70, // 17: bulkhead.v1.Result.started:type_name -> google.protobuf.Timestamp
+	69, // 18: bulkhead.v1.Result.duration:type_name -> google.protobuf.Duration
+	69, // 19: bulkhead.v1.Result.cpu:type_name -> google.protobuf.Duration
 	14, // 20: bulkhead.v1.Attempt.result:type_name -> bulkhead.v1.Result
 	13, // 21: bulkhead.v1.ItemStatus.item:type_name -> bulkhead.v1.Item
 	1,  // 22: bulkhead.v1.ItemStatus.state:type_name -> bulkhead.v1.ItemState
@@ -4841,83 +4889,84 @@ var file_bulkhead_v1_runs_proto_depIdxs = []int32{
 	13, // 27: bulkhead.v1.AppendItemsRequest.items:type_name -> bulkhead.v1.Item
 	11, // 28: bulkhead.v1.AcceptRunResponse.run:type_name -> bulkhead.v1.Run
 	11, // 29: bulkhead.v1.GetRunResponse.run:type_name -> bulkhead.v1.Run
-	69, // 30: bulkhead.v1.ListRunsRequest.finished_after:type_name -> google.protobuf.Timestamp
+	70, // 30: bulkhead.v1.ListRunsRequest.finished_after:type_name -> google.protobuf.Timestamp
 	11, // 31: bulkhead.v1.ListRunsResponse.runs:type_name -> bulkhead.v1.Run
 	11, // 32: bulkhead.v1.WatchRunResponse.run:type_name -> bulkhead.v1.Run
 	29, // 33: bulkhead.v1.WatchRunResponse.running:type_name -> bulkhead.v1.Running
 	16, // 34: bulkhead.v1.WatchRunResponse.failures:type_name -> bulkhead.v1.ItemStatus
 	13, // 35: bulkhead.v1.Running.item:type_name -> bulkhead.v1.Item
-	69, // 36: bulkhead.v1.Running.since:type_name -> google.protobuf.Timestamp
+	70, // 36: bulkhead.v1.Running.since:type_name -> google.protobuf.Timestamp
 	1,  // 37: bulkhead.v1.ListItemsRequest.state:type_name -> bulkhead.v1.ItemState
 	16, // 38: bulkhead.v1.ListItemsResponse.items:type_name -> bulkhead.v1.ItemStatus
 	15, // 39: bulkhead.v1.ListAttemptsResponse.attempts:type_name -> bulkhead.v1.Attempt
 	3,  // 40: bulkhead.v1.Chunk.stream:type_name -> bulkhead.v1.Stream
-	69, // 41: bulkhead.v1.Chunk.at:type_name -> google.protobuf.Timestamp
+	70, // 41: bulkhead.v1.Chunk.at:type_name -> google.protobuf.Timestamp
 	34, // 42: bulkhead.v1.ReadOutputResponse.chunks:type_name -> bulkhead.v1.Chunk
-	44, // 43: bulkhead.v1.FollowOutputRequest.positions:type_name -> bulkhead.v1.Position
-	34, // 44: bulkhead.v1.FollowOutputResponse.chunk:type_name -> bulkhead.v1.Chunk
-	44, // 45: bulkhead.v1.FollowOutputResponse.position:type_name -> bulkhead.v1.Position
-	40, // 46: bulkhead.v1.AttachRequest.join:type_name -> bulkhead.v1.Joining
-	41, // 47: bulkhead.v1.AttachRequest.input:type_name -> bulkhead.v1.Input
-	6,  // 48: bulkhead.v1.AttachRequest.window:type_name -> bulkhead.v1.Window
-	6,  // 49: bulkhead.v1.Joining.window:type_name -> bulkhead.v1.Window
-	34, // 50: bulkhead.v1.AttachResponse.chunks:type_name -> bulkhead.v1.Chunk
-	43, // 51: bulkhead.v1.AttachResponse.typed:type_name -> bulkhead.v1.Typed
-	11, // 52: bulkhead.v1.PauseRunResponse.run:type_name -> bulkhead.v1.Run
-	11, // 53: bulkhead.v1.ResumeRunResponse.run:type_name -> bulkhead.v1.Run
-	11, // 54: bulkhead.v1.CancelRunResponse.run:type_name -> bulkhead.v1.Run
-	11, // 55: bulkhead.v1.LimitRunResponse.run:type_name -> bulkhead.v1.Run
-	11, // 56: bulkhead.v1.RetryRunResponse.run:type_name -> bulkhead.v1.Run
-	59, // 57: bulkhead.v1.ListClassesResponse.classes:type_name -> bulkhead.v1.ClassStatus
-	60, // 58: bulkhead.v1.ClassStatus.objects:type_name -> bulkhead.v1.ObjectCount
-	63, // 59: bulkhead.v1.ListPoolsResponse.pools:type_name -> bulkhead.v1.PoolStatus
-	17, // 60: bulkhead.v1.RunService.CreateRun:input_type -> bulkhead.v1.CreateRunRequest
-	19, // 61: bulkhead.v1.RunService.AppendItems:input_type -> bulkhead.v1.AppendItemsRequest
-	21, // 62: bulkhead.v1.RunService.AcceptRun:input_type -> bulkhead.v1.AcceptRunRequest
-	23, // 63: bulkhead.v1.RunService.GetRun:input_type -> bulkhead.v1.GetRunRequest
-	25, // 64: bulkhead.v1.RunService.ListRuns:input_type -> bulkhead.v1.ListRunsRequest
-	27, // 65: bulkhead.v1.RunService.WatchRun:input_type -> bulkhead.v1.WatchRunRequest
-	30, // 66: bulkhead.v1.RunService.ListItems:input_type -> bulkhead.v1.ListItemsRequest
-	32, // 67: bulkhead.v1.RunService.ListAttempts:input_type -> bulkhead.v1.ListAttemptsRequest
-	35, // 68: bulkhead.v1.RunService.ReadOutput:input_type -> bulkhead.v1.ReadOutputRequest
-	37, // 69: bulkhead.v1.RunService.FollowOutput:input_type -> bulkhead.v1.FollowOutputRequest
-	39, // 70: bulkhead.v1.RunService.Attach:input_type -> bulkhead.v1.AttachRequest
-	45, // 71: bulkhead.v1.RunService.PauseRun:input_type -> bulkhead.v1.PauseRunRequest
-	47, // 72: bulkhead.v1.RunService.ResumeRun:input_type -> bulkhead.v1.ResumeRunRequest
-	49, // 73: bulkhead.v1.RunService.CancelRun:input_type -> bulkhead.v1.CancelRunRequest
-	51, // 74: bulkhead.v1.RunService.LimitRun:input_type -> bulkhead.v1.LimitRunRequest
-	53, // 75: bulkhead.v1.RunService.RetryRun:input_type -> bulkhead.v1.RetryRunRequest
-	55, // 76: bulkhead.v1.RunService.DeleteRun:input_type -> bulkhead.v1.DeleteRunRequest
-	57, // 77: bulkhead.v1.RunService.ListClasses:input_type -> bulkhead.v1.ListClassesRequest
-	61, // 78: bulkhead.v1.RunService.ListPools:input_type -> bulkhead.v1.ListPoolsRequest
-	64, // 79: bulkhead.v1.RunService.StatFile:input_type -> bulkhead.v1.StatFileRequest
-	66, // 80: bulkhead.v1.RunService.PutFile:input_type -> bulkhead.v1.PutFileRequest
-	18, // 81: bulkhead.v1.RunService.CreateRun:output_type -> bulkhead.v1.CreateRunResponse
-	20, // 82: bulkhead.v1.RunService.AppendItems:output_type -> bulkhead.v1.AppendItemsResponse
-	22, // 83: bulkhead.v1.RunService.AcceptRun:output_type -> bulkhead.v1.AcceptRunResponse
-	24, // 84: bulkhead.v1.RunService.GetRun:output_type -> bulkhead.v1.GetRunResponse
-	26, // 85: bulkhead.v1.RunService.ListRuns:output_type -> bulkhead.v1.ListRunsResponse
-	28, // 86: bulkhead.v1.RunService.WatchRun:output_type -> bulkhead.v1.WatchRunResponse
-	31, // 87: bulkhead.v1.RunService.ListItems:output_type -> bulkhead.v1.ListItemsResponse
-	33, // 88: bulkhead.v1.RunService.ListAttempts:output_type -> bulkhead.v1.ListAttemptsResponse
-	36, // 89: bulkhead.v1.RunService.ReadOutput:output_type -> bulkhead.v1.ReadOutputResponse
-	38, // 90: bulkhead.v1.RunService.FollowOutput:output_type -> bulkhead.v1.FollowOutputResponse
-	42, // 91: bulkhead.v1.RunService.Attach:output_type -> bulkhead.v1.AttachResponse
-	46, // 92: bulkhead.v1.RunService.PauseRun:output_type -> bulkhead.v1.PauseRunResponse
-	48, // 93: bulkhead.v1.RunService.ResumeRun:output_type -> bulkhead.v1.ResumeRunResponse
-	50, // 94: bulkhead.v1.RunService.CancelRun:output_type -> bulkhead.v1.CancelRunResponse
-	52, // 95: bulkhead.v1.RunService.LimitRun:output_type -> bulkhead.v1.LimitRunResponse
-	54, // 96: bulkhead.v1.RunService.RetryRun:output_type -> bulkhead.v1.RetryRunResponse
-	56, // 97: bulkhead.v1.RunService.DeleteRun:output_type -> bulkhead.v1.DeleteRunResponse
-	58, // 98: bulkhead.v1.RunService.ListClasses:output_type -> bulkhead.v1.ListClassesResponse
-	62, // 99: bulkhead.v1.RunService.ListPools:output_type -> bulkhead.v1.ListPoolsResponse
-	65, // 100: bulkhead.v1.RunService.StatFile:output_type -> bulkhead.v1.StatFileResponse
-	67, // 101: bulkhead.v1.RunService.PutFile:output_type -> bulkhead.v1.PutFileResponse
-	81, // [81:102] is the sub-list for method output_type
-	60, // [60:81] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	45, // 43: bulkhead.v1.FollowOutputRequest.positions:type_name -> bulkhead.v1.Position
+	39, // 44: bulkhead.v1.FollowOutputResponse.pieces:type_name -> bulkhead.v1.Piece
+	34, // 45: bulkhead.v1.Piece.chunk:type_name -> bulkhead.v1.Chunk
+	45, // 46: bulkhead.v1.Piece.position:type_name -> bulkhead.v1.Position
+	41, // 47: bulkhead.v1.AttachRequest.join:type_name -> bulkhead.v1.Joining
+	42, // 48: bulkhead.v1.AttachRequest.input:type_name -> bulkhead.v1.Input
+	6,  // 49: bulkhead.v1.AttachRequest.window:type_name -> bulkhead.v1.Window
+	6,  // 50: bulkhead.v1.Joining.window:type_name -> bulkhead.v1.Window
+	34, // 51: bulkhead.v1.AttachResponse.chunks:type_name -> bulkhead.v1.Chunk
+	44, // 52: bulkhead.v1.AttachResponse.typed:type_name -> bulkhead.v1.Typed
+	11, // 53: bulkhead.v1.PauseRunResponse.run:type_name -> bulkhead.v1.Run
+	11, // 54: bulkhead.v1.ResumeRunResponse.run:type_name -> bulkhead.v1.Run
+	11, // 55: bulkhead.v1.CancelRunResponse.run:type_name -> bulkhead.v1.Run
+	11, // 56: bulkhead.v1.LimitRunResponse.run:type_name -> bulkhead.v1.Run
+	11, // 57: bulkhead.v1.RetryRunResponse.run:type_name -> bulkhead.v1.Run
+	60, // 58: bulkhead.v1.ListClassesResponse.classes:type_name -> bulkhead.v1.ClassStatus
+	61, // 59: bulkhead.v1.ClassStatus.objects:type_name -> bulkhead.v1.ObjectCount
+	64, // 60: bulkhead.v1.ListPoolsResponse.pools:type_name -> bulkhead.v1.PoolStatus
+	17, // 61: bulkhead.v1.RunService.CreateRun:input_type -> bulkhead.v1.CreateRunRequest
+	19, // 62: bulkhead.v1.RunService.AppendItems:input_type -> bulkhead.v1.AppendItemsRequest
+	21, // 63: bulkhead.v1.RunService.AcceptRun:input_type -> bulkhead.v1.AcceptRunRequest
+	23, // 64: bulkhead.v1.RunService.GetRun:input_type -> bulkhead.v1.GetRunRequest
+	25, // 65: bulkhead.v1.RunService.ListRuns:input_type -> bulkhead.v1.ListRunsRequest
+	27, // 66: bulkhead.v1.RunService.WatchRun:input_type -> bulkhead.v1.WatchRunRequest
+	30, // 67: bulkhead.v1.RunService.ListItems:input_type -> bulkhead.v1.ListItemsRequest
+	32, // 68: bulkhead.v1.RunService.ListAttempts:input_type -> bulkhead.v1.ListAttemptsRequest
+	35, // 69: bulkhead.v1.RunService.ReadOutput:input_type -> bulkhead.v1.ReadOutputRequest
+	37, // 70: bulkhead.v1.RunService.FollowOutput:input_type -> bulkhead.v1.FollowOutputRequest
+	40, // 71: bulkhead.v1.RunService.Attach:input_type -> bulkhead.v1.AttachRequest
+	46, // 72: bulkhead.v1.RunService.PauseRun:input_type -> bulkhead.v1.PauseRunRequest
+	48, // 73: bulkhead.v1.RunService.ResumeRun:input_type -> bulkhead.v1.ResumeRunRequest
+	50, // 74: bulkhead.v1.RunService.CancelRun:input_type -> bulkhead.v1.CancelRunRequest
+	52, // 75: bulkhead.v1.RunService.LimitRun:input_type -> bulkhead.v1.LimitRunRequest
+	54, // 76: bulkhead.v1.RunService.RetryRun:input_type -> bulkhead.v1.RetryRunRequest
+	56, // 77: bulkhead.v1.RunService.DeleteRun:input_type -> bulkhead.v1.DeleteRunRequest
+	58, // 78: bulkhead.v1.RunService.ListClasses:input_type -> bulkhead.v1.ListClassesRequest
+	62, // 79: bulkhead.v1.RunService.ListPools:input_type -> bulkhead.v1.ListPoolsRequest
+	65, // 80: bulkhead.v1.RunService.StatFile:input_type -> bulkhead.v1.StatFileRequest
+	67, // 81: bulkhead.v1.RunService.PutFile:input_type -> bulkhead.v1.PutFileRequest
+	18, // 82: bulkhead.v1.RunService.CreateRun:output_type -> bulkhead.v1.CreateRunResponse
+	20, // 83: bulkhead.v1.RunService.AppendItems:output_type -> bulkhead.v1.AppendItemsResponse
+	22, // 84: bulkhead.v1.RunService.AcceptRun:output_type -> bulkhead.v1.AcceptRunResponse
+	24, // 85: bulkhead.v1.RunService.GetRun:output_type -> bulkhead.v1.GetRunResponse
+	26, // 86: bulkhead.v1.RunService.ListRuns:output_type -> bulkhead.v1.ListRunsResponse
+	28, // 87: bulkhead.v1.RunService.WatchRun:output_type -> bulkhead.v1.WatchRunResponse
+	31, // 88: bulkhead.v1.RunService.ListItems:output_type -> bulkhead.v1.ListItemsResponse
+	33, // 89: bulkhead.v1.RunService.ListAttempts:output_type -> bulkhead.v1.ListAttemptsResponse
+	36, // 90: bulkhead.v1.RunService.ReadOutput:output_type -> bulkhead.v1.ReadOutputResponse
+	38, // 91: bulkhead.v1.RunService.FollowOutput:output_type -> bulkhead.v1.FollowOutputResponse
+	43, // 92: bulkhead.v1.RunService.Attach:output_type -> bulkhead.v1.AttachResponse
+	47, // 93: bulkhead.v1.RunService.PauseRun:output_type -> bulkhead.v1.PauseRunResponse
+	49, // 94: bulkhead.v1.RunService.ResumeRun:output_type -> bulkhead.v1.ResumeRunResponse
+	51, // 95: bulkhead.v1.RunService.CancelRun:output_type -> bulkhead.v1.CancelRunResponse
+	53, // 96: bulkhead.v1.RunService.LimitRun:output_type -> bulkhead.v1.LimitRunResponse
+	55, // 97: bulkhead.v1.RunService.RetryRun:output_type -> bulkhead.v1.RetryRunResponse
+	57, // 98: bulkhead.v1.RunService.DeleteRun:output_type -> bulkhead.v1.DeleteRunResponse
+	59, // 99: bulkhead.v1.RunService.ListClasses:output_type -> bulkhead.v1.ListClassesResponse
+	63, // 100: bulkhead.v1.RunService.ListPools:output_type -> bulkhead.v1.ListPoolsResponse
+	66, // 101: bulkhead.v1.RunService.StatFile:output_type -> bulkhead.v1.StatFileResponse
+	68, // 102: bulkhead.v1.RunService.PutFile:output_type -> bulkhead.v1.PutFileResponse
+	82, // [82:103] is the sub-list for method output_type
+	61, // [61:82] is the sub-list for method input_type
+	61, // [61:61] is the sub-list for extension type_name
+	61, // [61:61] is the sub-list for extension extendee
+	0,  // [0:61] is the sub-list for field type_name
 }
 
 func init() { file_bulkhead_v1_runs_proto_init() }
@@ -4926,7 +4975,7 @@ func file_bulkhead_v1_runs_proto_init() {
 		return
 	}
 	file_bulkhead_v1_runs_proto_msgTypes[1].OneofWrappers = []any{}
-	file_bulkhead_v1_runs_proto_msgTypes[35].OneofWrappers = []any{
+	file_bulkhead_v1_runs_proto_msgTypes[36].OneofWrappers = []any{
 		(*AttachRequest_Join)(nil),
 		(*AttachRequest_Input)(nil),
 		(*AttachRequest_Window)(nil),
@@ -4937,7 +4986,7 @@ func file_bulkhead_v1_runs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bulkhead_v1_runs_proto_rawDesc), len(file_bulkhead_v1_runs_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   64,
+			NumMessages:   65,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
