@@ -187,7 +187,7 @@ func about(version string) (map[string]any, error) {
 	}
 	var a map[string]any
 	if err := yaml.Unmarshal(text, &a); err != nil {
-		return nil, fmt.Errorf("Chart.yaml: %w", err)
+		return nil, fmt.Errorf("read the chart: %w", err)
 	}
 	a["version"], a["appVersion"] = chartVersion(version), version
 	return a, nil

@@ -177,7 +177,7 @@ func TestEveryValueIsInTheSchema(t *testing.T) {
 				t.Errorf("values.yaml does not have%s.%s", path, name)
 			}
 			if below, is := value.(map[string]any); is {
-				compare(path+"."+name, p.(map[string]any), below) //nolint:forcetypeassert,errcheck // a schema is one
+				compare(path+"."+name, p.(map[string]any), below)
 			}
 		}
 	}
@@ -290,7 +290,7 @@ func TestTheDefinitionIsTheControllers(t *testing.T) {
 func TestWhatOthersNeedComesBeforeThem(t *testing.T) {
 	var kinds []string
 	for _, o := range objects(t, "ship", choices["everything that can be said"]) {
-		kinds = append(kinds, o["kind"].(string)) //nolint:forcetypeassert,errcheck // it is one
+		kinds = append(kinds, o["kind"].(string))
 	}
 	want := []string{"CustomResourceDefinition", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding",
 		"ConfigMap", "PersistentVolumeClaim", "NetworkPolicy", "Service", "Deployment"}

@@ -208,3 +208,64 @@ func TestAStoreWhoseFileIsGoneSaysSo(t *testing.T) {
 		})
 	}
 }
+
+func TestRecentRunsAreThoseThatAreAskedFor(t *testing.T) {
+	st := open(t, t.TempDir())
+	at := time.Unix(1_700_000_000, 0)
+	for _, ended := range []time.Duration{0, time.Hour, 2 * time.Hour, 0} { // 0: not over
+		r := submit(t, st)
+		if ended > 0 {
+			r.State, r.Finished = bulkhead.RunFailed, at.Add(ended)
+		}
+		if err := st.Commit(t.Context(), &bulkhead.Batch{Runs: []*bulkhead.Run{r}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, c := range map[string]struct {
+		q    bulkhead.RunQuery
+		want []bulkhead.RunID
+	}{
+		"all":                        {bulkhead.RunQuery{}, []bulkhead.RunID{4, 3, 2, 1}},
+		"not over":                   {bulkhead.RunQuery{Unfinished: true}, []bulkhead.RunID{4, 1}},
+		"ended since":                {bulkhead.RunQuery{FinishedAfter: at.Add(time.Hour)}, []bulkhead.RunID{3}},
+		"either":                     {bulkhead.RunQuery{Unfinished: true, FinishedAfter: at}, []bulkhead.RunID{4, 3, 2, 1}},
+		"either, after the newest":   {bulkhead.RunQuery{Unfinished: true, FinishedAfter: at, Before: 4, Limit: 2}, []bulkhead.RunID{3, 2}},
+		"since long before the time": {bulkhead.RunQuery{FinishedAfter: time.Unix(-1, 0)}, []bulkhead.RunID{3, 2}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			runs, err := st.Recent(t.Context(), c.q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []bulkhead.RunID
+			for _, r := range runs {
+				got = append(got, r.ID)
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// The runs that are kept are many; a look at the last hours must not read them all.
+func TestRecentRunsAreFoundByIndex(t *testing.T) {
+	dir := t.TempDir()
+	_ = open(t, dir)
+	conn, err := zombiezen.OpenConn(filepath.Join(dir, "bulkhead.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	plan := ""
+	for _, where := range []string{"1 AND state IN (1, 2, 3)", "finished > 0 AND finished > 5"} {
+		err = sqlitex.ExecuteTransient(conn, "EXPLAIN QUERY PLAN SELECT id FROM runs WHERE "+where, &sqlitex.ExecOptions{
+			ResultFunc: func(stmt *zombiezen.Stmt) error { plan += stmt.ColumnText(3) + "\n"; return nil }})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !strings.Contains(plan, "runs_unfinished") || !strings.Contains(plan, "runs_finished") {
+		t.Errorf("it does not use the indexes:\n%s", plan)
+	}
+}
