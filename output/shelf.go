@@ -318,13 +318,17 @@ func (s *Shelf) Close(run bulkhead.RunID) {
 // Settle ends the sealing of a run that was closed, so that its output can be
 // removed.
 func (s *Shelf) Settle(run bulkhead.RunID) {
+	s.Close(run) // a run is known to be over before it is closed here
 	s.mu.Lock()
 	sh := s.runs[run]
-	s.mu.Unlock()
-	if sh != nil && sh.closed != nil {
-		sh.giveUp()
-		<-sh.closed
+	if sh == nil || sh.closed == nil {
+		s.mu.Unlock()
+		return
 	}
+	giveUp, closed := sh.giveUp, sh.closed
+	s.mu.Unlock()
+	giveUp()
+	<-closed
 }
 
 // CloseAll closes what is open, flushed but not sealed: another process goes on

@@ -168,7 +168,8 @@ func TestChangesAreWatchedAFewTimesASecond(t *testing.T) {
 	if err := c.Watch(t.Context(), r.ID, func(rpc.Status) error { n++; return nil }); err != nil {
 		t.Fatal(err)
 	}
-	if most := int(time.Since(began)/(200*time.Millisecond)) + 2; n > most {
+	const quick = 4 // at first, so that what is short does not seem long
+	if most := int(time.Since(began)/(200*time.Millisecond)) + 2 + quick; n > most {
 		t.Errorf("%d messages, more than %d", n, most)
 	}
 }

@@ -250,6 +250,7 @@ func (o outputsOf) Follow(ctx context.Context, run bulkhead.RunID, from []bulkhe
 }
 
 func (o outputsOf) Remove(_ context.Context, run bulkhead.RunID) error {
+	o.site.shelf.Settle(run)
 	return output.Remove(o.site.outputDir(run))
 }
 

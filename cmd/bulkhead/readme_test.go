@@ -104,11 +104,21 @@ func TestTheTerminalSessionOfTheReadmeIsTrue(t *testing.T) {
 
 // The commands of this document are one session: a server runs beside them.
 func TestEveryCommandOfTheServerDocumentWorks(t *testing.T) {
+	play(t, "server.md", "tools: hello", "tools: item 42", "and a file", `"succeeded":"100"`, `state="succeeded"} 102`)
+}
+
+func TestEveryCommandOfTheDropInsDocumentWorks(t *testing.T) {
+	play(t, "mwscript.md", "mwscript Version.php --wiki=enwiki", "dewiki:  mwscript showSiteStats.php --wiki=dewiki", `"run": 3`)
+}
+
+// play runs the shell blocks of a document as one session, which is to say all of wants.
+func play(t *testing.T, document string, wants ...string) {
+	t.Helper()
 	sh := install(t)
 	var session strings.Builder
 	// What it leaves running when a command fails would keep the test waiting.
 	session.WriteString("trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n")
-	for _, b := range blocks(t, filepath.Join("..", "..", "docs", "server.md")) {
+	for _, b := range blocks(t, filepath.Join("..", "..", "docs", document)) {
 		if b.lang == "sh" {
 			session.WriteString(b.text)
 		}
@@ -117,7 +127,7 @@ func TestEveryCommandOfTheServerDocumentWorks(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, want := range []string{"tools: hello", "tools: item 42", "and a file", `"succeeded":"100"`, `state="succeeded"} 102`} {
+	for _, want := range wants {
 		if !strings.Contains(out, want) {
 			t.Errorf("it did not say %q:\n%s", want, out)
 		}
