@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -188,8 +189,23 @@ func TestReadingAWholeRunTakesEveryAttemptOnce(t *testing.T) {
 		end(t, w)
 	}
 	closeLog(t, l)
+	t.Run("alone", func(t *testing.T) { readWhole(t, dir, items, nil) })
+	t.Run("together with others", func(t *testing.T) {
+		wide := make(chan struct{}, 20)
+		var all sync.WaitGroup
+		for range 3 {
+			all.Go(func() { readWhole(t, dir, items, wide) })
+		}
+		all.Wait()
+		same(t, "places that were not given back", len(wide), 0)
+	})
+	t.Run("when others take all places", func(t *testing.T) { readWhole(t, dir, items, make(chan struct{})) })
+}
+
+// readWhole reads the output of a run and checks that there is one of each item.
+func readWhole(t *testing.T, dir string, items int, wide chan struct{}) {
 	seen := map[int64]int{}
-	err := output.FollowAll(t.Context(), dir, output.Following{Done: func() bool { return true }},
+	err := output.FollowAll(t.Context(), dir, output.Following{Done: func() bool { return true }, Wide: wide},
 		func(item int64, _ int, c output.Chunk) error {
 			seen[item]++
 			if want := fmt.Sprint("output of ", item, strings.Repeat(".", 50)); string(c.Data) != want {
@@ -198,11 +214,11 @@ func TestReadingAWholeRunTakesEveryAttemptOnce(t *testing.T) {
 			return nil
 		})
 	if err != nil || len(seen) != items {
-		t.Fatal(len(seen), err)
+		t.Error(len(seen), err)
 	}
 	for item, n := range seen {
 		if n != 1 {
-			t.Fatalf("item %d was read %d times", item, n)
+			t.Errorf("item %d was read %d times", item, n)
 		}
 	}
 }
