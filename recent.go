@@ -1,5 +1,7 @@
 package bulkhead
 
+import "slices"
+
 // Recent is the end of a script's output, for who joins or comes back: the last
 // bytes of it, with their offsets. What is older has to be read from where output
 // is kept. The zero value is empty and holds up to RecentBytes. It is not safe for
@@ -76,13 +78,11 @@ func (r *Recent) From(offset int64, size int) (out []Chunk) {
 
 // Tail is the offset at which the last lines begin, or Start.
 func (r *Recent) Tail(lines int) int64 {
-	at := r.end
-	seen := 0
-	for i := len(r.chunks) - 1; i >= 0; i-- {
-		data := r.chunks[i].Data
-		for k := len(data) - 1; k >= 0; k-- {
+	at, seen := r.end, 0
+	for _, c := range slices.Backward(r.chunks) {
+		for _, b := range slices.Backward(c.Data) {
 			// A line end at the very end does not begin a line.
-			if data[k] == '\n' && at < r.end {
+			if b == '\n' && at < r.end {
 				if seen++; seen == lines {
 					return at
 				}

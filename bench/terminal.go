@@ -60,7 +60,10 @@ func (b *bench) terminal() (err error) {
 		n, _ := (&served{cmd: &exec.Cmd{Process: &os.Process{Pid: pid}}}).peakMemory() // shown only
 		return float64(n) / mib
 	}
-	client := float64(pipe.ProcessState.SysUsage().(*syscall.Rusage).Maxrss) / 1024 //nolint:forcetypeassert,errcheck // on Linux it is that
+	client := 0.0
+	if u, ok := pipe.ProcessState.SysUsage().(*syscall.Rusage); ok {
+		client = float64(u.Maxrss) / 1024
+	}
 	b.Note(fmt.Sprintf("%d MiB piped into a script through server and agent", size/mib), table.Format(float64(size)/mib/took.Seconds(), " MiB/s"),
 		fmt.Sprintf("peaks of memory: client %.0f, server %.0f, agent %.0f MiB;", client, peak(s.cmd.Process.Pid), peak(agent.Process.Pid)))
 	return nil

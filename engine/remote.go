@@ -310,6 +310,12 @@ func (e *Engine) Renew(who bulkhead.Agent, held []bulkhead.Held) (bulkhead.Renew
 			e.renewed(l)
 		}
 	}
+	// What it was leased since it asked it does not name, and may be cancelled already.
+	for _, l := range g.slots {
+		if l.halted() && !slices.Contains(out.Stop, l.Token) {
+			out.Stop = append(out.Stop, l.Token)
+		}
+	}
 	if e.handingOver {
 		return bulkhead.Renewal{}, bulkhead.ErrClosed
 	}

@@ -41,7 +41,7 @@ func NewTyping() *Typing {
 	return t
 }
 
-// ErrNotReading: the script reads no more, or somebody else types into it.
+// ErrNotReading says that the script reads no more, or somebody else types into it.
 var ErrNotReading = errors.New("nobody reads it any more")
 
 // Write adds p, once there is room for it.

@@ -26,7 +26,7 @@ type Console struct {
 	closed bool
 }
 
-// ErrNotReading: the script will not read any more. It has closed its input, or has
+// ErrNotReading says that the script will not read any more: it has closed its input, or has
 // ended.
 var ErrNotReading = errors.New("the script reads no more")
 

@@ -85,7 +85,7 @@ func (s *remote) attachTo(ctx context.Context, r *bulkhead.Run, how attaching) e
 			Hint: fmt.Sprintf(logs, s.app.typed("logs %d", r.ID))}
 	case !r.Spec.Single():
 		return &bulkhead.Error{Code: bulkhead.CodeConflict, Message: fmt.Sprintf("run %d is a batch: there is no one script to attach to", r.ID),
-			Hint: fmt.Sprintf("`%s` follows all of it, `%s` one item", s.app.typed("logs %d -f", r.ID), s.app.typed("logs %d ITEM -f", r.ID))}
+			Hint: "`" + s.app.typed("logs %d -f", r.ID) + "` follows all of it, `" + s.app.typed("logs %d ITEM -f", r.ID) + "` one item"}
 	case !r.Spec.Interactive:
 		return s.follow(ctx, r, following{began: time.Now(), told: true})
 	}
