@@ -85,7 +85,7 @@ func (a *app) completeMoreRuns(cmd *cobra.Command, args []string, _ string) ([]s
 		if slices.Contains(args, r.ID.String()) || !takes(cmd.Name(), h, r) {
 			continue
 		}
-		out = append(out, cobra.CompletionWithDesc(r.ID.String(), fmt.Sprintf("%s, %s", r.Spec.Name, r.State)))
+		out = append(out, cobra.CompletionWithDesc(r.ID.String(), fmt.Sprintf("%s, %s", shownName(r), r.State)))
 		if len(out) == runsOffered {
 			break
 		}

@@ -56,7 +56,7 @@ func (f *folder) detach(r *bulkhead.Run, out outputFlag) error {
 		return err
 	}
 	fmt.Fprintf(f.app.stderr, "run %d: %s: %s, in the background; `bulkhead wait %[1]d` waits, `bulkhead logs %[1]d -f` follows\n",
-		r.ID, r.Spec.Name, toGo(r.Counts))
+		r.ID, shownName(r), toGo(r.Counts))
 	if out == "json" {
 		return writeJSON(f.app.stdout, newRunView(r))
 	}

@@ -99,7 +99,7 @@ func (p *linePrinter) flush() error {
 
 func (p *linePrinter) end(at bulkhead.Attempt) error {
 	if at.State == bulkhead.ItemFailed && at.How == bulkhead.HowStart {
-		fmt.Fprintf(p.reader.app.stderr, "%sbulkhead: %s\n", p.head, at.Error)
+		p.reader.app.tell("%sbulkhead: %s", p.head, at.Error)
 	}
 	return p.flush()
 }

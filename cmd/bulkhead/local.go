@@ -205,7 +205,7 @@ func (a *app) explain(ctx context.Context, h lister, r *bulkhead.Run) {
 	_ = h.Items(context.WithoutCancel(ctx), r, bulkhead.ItemQuery{}, func(it bulkhead.ItemStatus) error {
 		switch it.Attempt.How {
 		case bulkhead.HowStart:
-			fmt.Fprintf(a.stderr, "bulkhead: %s\n", it.Attempt.Error)
+			a.tell("bulkhead: %s", it.Attempt.Error)
 		case bulkhead.HowTimeout:
 			fmt.Fprintf(a.stderr, "bulkhead: ended after its --timeout of %s\n", r.Spec.Timeout)
 		case bulkhead.HowInterrupt:

@@ -124,9 +124,9 @@ type logReader struct {
 // a part is damaged must not keep the rest from who looks for a reason.
 func (l *logReader) cannotRead(err error) {
 	l.unread++
-	fmt.Fprintf(l.app.stderr, "bulkhead: %v\n", err)
+	l.app.tell("bulkhead: %v", err)
 	if hint := bulkhead.HintOf(err); hint != "" && l.unread == 1 {
-		fmt.Fprintf(l.app.stderr, "  %s\n", hint)
+		l.app.tell("  %s", hint)
 	}
 }
 

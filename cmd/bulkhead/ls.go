@@ -121,11 +121,14 @@ func (a *app) showCmd() *cobra.Command {
 	return cmd
 }
 
+// shownText is the most columns of one thing of a run; -o json has all of it.
+const shownText = 2000
+
 func showRun(w io.Writer, r *bulkhead.Run) error {
 	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	c, s := r.Counts, r.Spec
 	line := func(name, format string, args ...any) {
-		fmt.Fprintf(tw, "%s:\t%s\n", name, printable(fmt.Sprintf(format, args...), 0))
+		fmt.Fprintf(tw, "%s:\t%s\n", name, printable(fmt.Sprintf(format, args...), shownText))
 	}
 	optional := func(name, value string) {
 		if value != "" {

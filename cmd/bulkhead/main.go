@@ -85,9 +85,9 @@ func (a *app) report(err error) int {
 	if code, ok := errors.AsType[exitError](err); ok {
 		return int(code)
 	}
-	fmt.Fprintf(a.stderr, "bulkhead: %v\n", err)
+	a.tell("bulkhead: %v", err)
 	if hint := bulkhead.HintOf(err); hint != "" {
-		fmt.Fprintf(a.stderr, "  %s\n", hint)
+		a.tell("  %s", hint)
 	}
 	switch bulkhead.CodeOf(err) {
 	case bulkhead.CodeInternal, bulkhead.CodeUnavailable:

@@ -48,7 +48,7 @@ const lookEvery = 500 * time.Millisecond
 // changes, and one at the start that says what to type in another terminal.
 func (p *progress) statusLines(r *bulkhead.Run) (stop func()) {
 	if !p.told {
-		p.app.tell("run %d: %s: %s, limit %d", r.ID, r.Spec.Name, toGo(r.Counts), r.Limit)
+		p.app.tell("run %d: %s: %s, limit %d", r.ID, shownName(r), toGo(r.Counts), r.Limit)
 	}
 	done, gone := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -162,11 +162,11 @@ func (a *app) summary(r *bulkhead.Run, since time.Time) {
 	switch {
 	case r.Spec.Single():
 		if r.Reason != "" && r.State != bulkhead.RunFailed {
-			fmt.Fprintf(a.stderr, "run %d: %s: %s\n", r.ID, r.Shown(), r.Reason)
+			a.tell("run %d: %s: %s", r.ID, r.Shown(), printable(r.Reason, 0))
 		}
 		return
 	case r.State == bulkhead.RunAccepting:
-		fmt.Fprintf(a.stderr, "run %d: %s\n", r.ID, r.Reason)
+		a.tell("run %d: %s", r.ID, printable(r.Reason, 0))
 		return
 	case c.Total() == 0:
 		fmt.Fprintf(a.stderr, "run %d: %s: 0 items: the input is empty\n", r.ID, r.State)
@@ -186,7 +186,7 @@ func (a *app) summary(r *bulkhead.Run, since time.Time) {
 	}
 	fmt.Fprintln(a.stderr)
 	if r.Reason != "" {
-		fmt.Fprintf(a.stderr, "  %s\n", r.Reason)
+		a.tell("  %s", printable(r.Reason, 0))
 	}
 	a.advise(r)
 }

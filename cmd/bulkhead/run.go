@@ -166,7 +166,7 @@ func (a *app) run(cmd *cobra.Command, f *runFlags, args []string) (err error) {
 		return err
 	}
 	if note := unused(spec); note != "" {
-		fmt.Fprintln(a.stderr, "bulkhead: "+note)
+		a.tell("bulkhead: %s", note)
 	}
 	if f.dryRun {
 		w := bufio.NewWriter(a.stdout)

@@ -298,7 +298,7 @@ func (s *submitting) next(ctx context.Context) (bulkhead.Item, error) {
 
 // detached says how to come back to a run that nobody here follows.
 func (s *remote) detached(r *bulkhead.Run, out outputFlag) error {
-	s.app.tell("run %d: %s: %s, at the server; `%s` waits, `%s` follows", r.ID, r.Spec.Name, toGo(r.Counts),
+	s.app.tell("run %d: %s: %s, at the server; `%s` waits, `%s` follows", r.ID, shownName(r), toGo(r.Counts),
 		s.app.typed("wait %d", r.ID), s.app.typed("logs %d -f", r.ID))
 	if out == "json" {
 		return writeJSON(s.app.stdout, newRunView(r))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -155,4 +156,6 @@ func (l *local) announce(format string, args ...any) {
 }
 
 // tell says a line to people.
-func (a *app) tell(format string, args ...any) { fmt.Fprintf(a.stderr, format+"\n", args...) }
+func (a *app) tell(format string, args ...any) {
+	_, _ = io.WriteString(a.stderr, harmless(fmt.Sprintf(format+"\n", args...)))
+}

@@ -198,17 +198,34 @@ func age(d time.Duration) string {
 	return fmt.Sprintf("%dd", int(d.Hours())/24)
 }
 
+// harmless is text that may have several lines, in which what users write does
+// nothing to a terminal.
+func harmless(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' {
+			return r
+		}
+		return dotted(r)
+	}, s)
+}
+
 // printable makes text safe for a terminal line: control bytes become ·. What
 // takes more than width columns is cut; 0 is any width.
 func printable(s string, width int) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == '\uFFFD' || (r >= 0x80 && r < 0xa0) {
-			return '·'
-		}
-		return r
-	}, s)
+	s = strings.Map(dotted, s)
 	if width > 0 {
 		return ansi.TruncateWc(s, width, "…")
 	}
 	return s
 }
+
+// dotted is a character, or a dot for one that a terminal acts on.
+func dotted(r rune) rune {
+	if r < ' ' || r == 0x7f || r == '\uFFFD' || (r >= 0x80 && r < 0xa0) {
+		return '·'
+	}
+	return r
+}
+
+// shownName is what is shown of a run's name in a line with other things.
+func shownName(r *bulkhead.Run) string { return printable(r.Spec.Name, 60) }
