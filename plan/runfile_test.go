@@ -117,7 +117,7 @@ func TestRunFileTakesSourcesInSeveralForms(t *testing.T) {
 
 func TestRunFileMistakesNameTheLine(t *testing.T) {
 	const command = `for example command: [php, maintenance/showSiteStats.php, "--wiki={}"]`
-	const fields = "known are name, comment, each, csv, command, env, dir, stdin, stdin-file, file, class, image, cpu, memory, pool, limit, rate, timeout, grace, retries, retry-delay, halt, canary, priority, max-output"
+	const fields = "known are name, comment, announce, each, csv, command, env, dir, stdin, stdin-file, file, class, image, cpu, memory, pool, limit, rate, timeout, grace, retries, retry-delay, halt, canary, priority, max-output"
 	const each = `write a list of [NAME=]SOURCE, of NAME: SOURCE or of NAME: [value, …]`
 	const syntax = `it must be YAML; text with any of { } [ ] : # * & ! in it is quoted: "--wiki={}"`
 	const duration = "for example 90s, 5m, 1h30m or 2d; a bare number is seconds"
