@@ -103,7 +103,7 @@ type furniture struct {
 func (c *Controller) there(ctx context.Context, class *v1alpha1.ScriptClass) (f furniture, err error) {
 	name := types.NamespacedName{Namespace: class.Namespace, Name: ownedName(class.Name)}
 	for _, o := range []client.Object{&f.config, &f.policy} {
-		if err := c.client.Get(ctx, name, o); client.IgnoreNotFound(err) != nil {
+		if err := client.IgnoreNotFound(c.client.Get(ctx, name, o)); err != nil {
 			return f, fmt.Errorf("read what the class has: %w", err)
 		}
 	}

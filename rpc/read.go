@@ -115,7 +115,7 @@ type attemptOutput struct {
 	run    bulkhead.RunID
 	item   int64
 	n      int
-	place  outputPlace // what the reader has
+	place  outputPlace                                 // what the reader has
 	put    func(context.Context, bulkhead.Chunk) error // passes on what it does not have
 }
 

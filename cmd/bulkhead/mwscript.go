@@ -277,7 +277,7 @@ func (m *mwscript) submit(ctx context.Context, line, wikis []string) error {
 	if !m.follow {
 		return nil
 	}
-	return m.followWikis(ctx, bulkhead.RunID(r.ID), wikis)
+	return m.followWikis(ctx, r.ID, wikis)
 }
 
 // say shows what is done.

@@ -31,7 +31,7 @@ func (s *site) kubeconfig() string {
 	}
 	plugin := func(script string) string {
 		path := s.file("plugin-"+fmt.Sprintf("%x", len(script)), "#!/bin/sh\n"+script)
-		if err := os.Chmod(path, 0o700); err != nil { //nolint:gosec // it is a program
+		if err := os.Chmod(path, 0o700); err != nil {
 			s.Fatal(err)
 		}
 		return "{exec: {apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never, command: " + path + "}}"
@@ -102,7 +102,8 @@ func installed(t testing.TB, values ...string) (s *site, kubeconfig string) {
 	t.Cleanup(func() { s.say(s.helm, "kubectl", "delete", "--ignore-not-found", "-f", s.manifests(values...)) })
 	s.ready("bulkhead")
 	s.people(scripts)
-	return s, s.kubeconfig()
+	kubeconfig = s.kubeconfig()
+	return s, kubeconfig
 }
 
 func TestAKubeconfigIsAllThatAUserNeeds(t *testing.T) {
