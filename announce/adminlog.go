@@ -62,6 +62,7 @@ func (o *Options) senders() (out []sender, err error) {
 type adminLog struct{ all bool }
 
 func (a adminLog) name() string       { return "admin_log" }
+func (a adminLog) close()             {}
 func (a adminLog) wants(l *Line) bool { return a.all || l.asked }
 
 // adminFile adds lines to a file. It opens it for each, so that it can be rotated.

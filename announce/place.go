@@ -21,6 +21,8 @@ type sender interface {
 	wants(*Line) bool
 	// send has until ctx ends. An error that is refused makes no sense to repeat.
 	send(ctx context.Context, line *Line) error
+	// close lets go of what it keeps open.
+	close()
 }
 
 // refused is an error that another try would bring again.
@@ -74,6 +76,7 @@ func (p *place) drop(line *Line, how string) {
 func (p *place) work() {
 	defer close(p.done)
 	defer p.cancel()
+	defer p.close()
 	for line := range p.lines {
 		err := p.try(&line)
 		switch {

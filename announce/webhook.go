@@ -166,7 +166,7 @@ func (p *poster) send(ctx context.Context, line *Line) error {
 	if err != nil {
 		return fmt.Errorf("post to the webhook: %w", bare(err))
 	}
-	defer res.Body.Close()
+	defer func() { _ = res.Body.Close() }()
 	const most = 64 << 10 // of an answer that nobody reads
 	_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, most))
 	switch code := res.StatusCode; {

@@ -38,10 +38,10 @@ func (e *Entry) steps(add func(what, format string, args ...any)) {
 	if e.Runs > 1 {
 		like = fmt.Sprintf(" (and %d like it)", e.Runs-1)
 	}
-	switch {
-	case e.state == bulkhead.RunPaused:
+	switch e.state {
+	case bulkhead.RunPaused:
 		add(fmt.Sprintf("goes on with run %d%s, which is paused", e.Run, like), "resume %d", e.Run)
-	case e.state == bulkhead.RunHeld:
+	case bulkhead.RunHeld:
 		add(fmt.Sprintf("says how run %d%s stands, of which nothing starts", e.Run, like), "show %d", e.Run)
 	}
 	if e.Counts.Failed > 0 {

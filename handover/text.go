@@ -30,7 +30,7 @@ func (p *Page) Text(w io.Writer) error {
 func (p *Page) Markdown(w io.Writer) error {
 	f := form{w: w, page: p, item: "- ", sub: "  - ", clean: escape,
 		heading: func(s string) string { return "## " + s },
-		command: func(s string) string { return code(s) }}
+		command: code}
 	return f.write()
 }
 

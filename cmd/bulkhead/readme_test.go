@@ -104,7 +104,8 @@ func TestTheTerminalSessionOfTheReadmeIsTrue(t *testing.T) {
 
 // The commands of this document are one session: a server runs beside them.
 func TestEveryCommandOfTheServerDocumentWorks(t *testing.T) {
-	play(t, "server.md", "tools: hello", "tools: item 42", "and a file", `"succeeded":"100"`, `state="succeeded"} 102`)
+	play(t, "server.md", "tools: hello", "tools: item 42", "and a file", `"succeeded":"100"`, `state="succeeded"} 103`,
+		"CLASS", "WHAT TO DO NEXT", "comment=T363966 class=tools")
 }
 
 func TestEveryCommandOfTheDropInsDocumentWorks(t *testing.T) {

@@ -148,17 +148,16 @@ func (w *topWatch) look(ctx context.Context, all bool) (*top, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s, ok := w.home.(*remote); ok {
-		t.server = true
-		if all || w.looks%2 == 0 {
-			if t.classes, err = s.Classes(ctx); err != nil {
-				return nil, err
-			}
+	s, server := w.home.(*remote)
+	t.server = server
+	if server && (all || w.looks%2 == 0) {
+		if t.classes, err = s.Classes(ctx); err != nil {
+			return nil, err
 		}
-		if all || w.looks%2 == 1 {
-			if t.pools, t.more, err = s.Pools(ctx, topPools); err != nil {
-				return nil, err
-			}
+	}
+	if server && (all || w.looks%2 == 1) {
+		if t.pools, t.more, err = s.Pools(ctx, topPools); err != nil {
+			return nil, err
 		}
 	}
 	w.looks++

@@ -34,11 +34,8 @@ func (a *app) topLive(ctx context.Context, w *topWatch, tty *os.File, interval t
 	cancel()
 	m.looking.Wait() // or it would go on behind us
 	a.stderr.plain(func() {})
-	switch {
-	case errors.Is(err, tea.ErrInterrupted): // a signal, and not the key
+	if errors.Is(err, tea.ErrInterrupted) { // by a signal, and not by the key
 		return exitError(exitInterrupted)
-	case errors.Is(err, tea.ErrProgramKilled) && ctx.Err() != nil:
-		return nil
 	}
 	return err
 }
@@ -93,7 +90,8 @@ func (m *topModel) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		}
 		return m, tea.Tick(m.interval, func(time.Time) tea.Msg { return due{} })
 	case due:
-		return m, m.look(false)
+		look := m.look(false)
+		return m, look
 	}
 	return m, nil
 }
