@@ -31,6 +31,8 @@ var (
 	ErrReplaced = errors.New("the slot has asked again")
 	// ErrFormer: a later process of the same name has come.
 	ErrFormer = errors.New("another process has taken the name of this agent")
+	// ErrCrowded: there is no room for another agent of its class.
+	ErrCrowded = errors.New("the server keeps track of no more")
 )
 
 // Held is a lease as the agent names it that holds it.

@@ -116,6 +116,7 @@ type Engine struct {
 	settled []bulkhead.Lease // of agents, whose end is durable with the next commit
 
 	agents    map[agentKey]*agent
+	crowds    map[string]*crowd     // how many they are, by class
 	wanted    map[bulkhead.Kind]int // slots that runs can use, as last told to Remote.Changed
 	blocked   map[string]string     // why no worker of a class comes
 	stirred   map[string]bool       // classes whose agents have come, gone, or got something to do
@@ -151,7 +152,8 @@ func New(opts Options) *Engine {
 	return &Engine{
 		opts: opts, asks: make(chan *ask), poke: make(chan struct{}, 1), done: make(chan struct{}),
 		inUse: map[PoolKey]int{}, held: map[string]int{}, byID: map[bulkhead.RunID]*run{},
-		agents: map[agentKey]*agent{}, wanted: map[bulkhead.Kind]int{}, blocked: map[string]string{}, stirred: map[string]bool{}, calls: make(chan func()),
+		agents: map[agentKey]*agent{}, crowds: map[string]*crowd{}, wanted: map[bulkhead.Kind]int{},
+		blocked: map[string]string{}, stirred: map[string]bool{}, calls: make(chan func()),
 	}
 }
 

@@ -21,6 +21,8 @@ type Remote struct {
 	// KeepRetried is the same for an item that would: the shorter, the sooner it
 	// does. Default: a minute. The grace of the run comes on top, twice.
 	KeepRetried time.Duration
+	// MaxAgents is how many agents of a class are known at once. Default: 10,000.
+	MaxAgents int
 	// Output is where output of agents goes.
 	Output Outputs
 	// Fetch makes this process the owner of a run that somebody asked something of
@@ -102,6 +104,7 @@ type agentKey struct{ class, name string }
 func (e *Engine) greet(a *ask) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.makeRoom(a.Agent)
 	g, err := e.meet(a.Agent)
 	if err != nil {
 		a.answer(nil, err)
@@ -123,9 +126,11 @@ func (e *Engine) meet(who bulkhead.Agent) (*agent, error) {
 	now := e.opts.Now()
 	key := agentKey{who.Class, who.Name}
 	g := e.agents[key]
+	if g == nil && e.crowded(who.Class) {
+		return nil, fmt.Errorf("class %s has %d agents: %w", who.Class, e.mostAgents(), bulkhead.ErrCrowded)
+	}
 	if g == nil {
-		g = &agent{Agent: who, slots: map[int]*live{}, asking: map[int]*ask{}, since: now, news: make(chan struct{})}
-		e.agents[key] = g
+		g = e.introduce(who, now)
 	}
 	if slices.Contains(g.former, who.Process) {
 		return nil, bulkhead.ErrFormer
@@ -245,7 +250,11 @@ func (e *Engine) keepLease(r *run, l *live) bool {
 func (e *Engine) holder(l *live) *agent {
 	who := bulkhead.Agent{Name: l.Worker, Process: l.Process, Kind: l.run.Spec.Kind()}
 	g := e.agents[agentKey{who.Class, who.Name}]
-	if g == nil || g.Process != l.Process && !slices.Contains(g.former, l.Process) && !l.Since.Before(g.leased) {
+	unknown := g == nil
+	if unknown {
+		g = e.introduce(who, e.opts.Now()) // however many there are: it has a lease
+	}
+	if unknown || g.Process != l.Process && !slices.Contains(g.former, l.Process) && !l.Since.Before(g.leased) {
 		g, _ = e.meet(who) // it is no former one
 		g.leased = l.Since
 	}
@@ -275,9 +284,8 @@ func (e *Engine) expire(b *bulkhead.Batch, now time.Time) error {
 		}
 	}
 	for key, g := range e.agents {
-		if len(g.slots) == 0 && now.Sub(g.seen) > agentGone && !g.asks() {
-			delete(e.agents, key)
-			e.stirred[g.Class] = true
+		if g.idle() && now.Sub(g.seen) > agentGone {
+			e.forget(key)
 		}
 	}
 	return nil

@@ -44,12 +44,16 @@ type server struct {
 	store *sqlite.Store
 	shelf *output.Shelf
 	*engine.Engine
+	most  int // agents of a class; 0: the default
 	stop  context.CancelFunc
 	ended chan error
 }
 
-func serve(t *testing.T) *server {
-	s := &server{t: t, dir: t.TempDir(), clock: &clock{now: time.Now()}}
+func serve(t *testing.T) *server { return serveFew(t, 0) }
+
+// serveFew is a server that knows at most so many agents of a class.
+func serveFew(t *testing.T, most int) *server {
+	s := &server{t: t, dir: t.TempDir(), clock: &clock{now: time.Now()}, most: most}
 	s.start()
 	t.Cleanup(s.kill)
 	return s
@@ -64,7 +68,7 @@ func (s *server) start() {
 	}
 	s.shelf = &output.Shelf{Dir: func(id bulkhead.RunID) string { return filepath.Join(s.dir, "output", id.String()) }}
 	s.Engine = engine.New(engine.Options{Store: s.store, Now: s.clock.Now, Remote: &engine.Remote{
-		Output: s.shelf,
+		MaxAgents: s.most, Output: s.shelf,
 		Fetch: func(ctx context.Context, id bulkhead.RunID) (*bulkhead.Run, error) {
 			return s.store.Run(ctx, id)
 		},

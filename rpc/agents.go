@@ -141,6 +141,8 @@ func leaseFault(err error) error {
 		return connect.NewError(connect.CodeAborted, err)
 	case errors.Is(err, bulkhead.ErrFormer):
 		return refused(connect.CodeAlreadyExists, "give every agent a name of its own", "%v", err)
+	case errors.Is(err, bulkhead.ErrCrowded):
+		return refused(connect.CodeResourceExhausted, "give agents that come again the name that they had", "%v", err)
 	case errors.Is(err, bulkhead.ErrClosed):
 		return connect.NewError(connect.CodeUnavailable, errors.New("the server is being stopped"))
 	}
