@@ -110,7 +110,8 @@ func (b *bench) startAgent(s *served) (*exec.Cmd, error) {
 	cmd := exec.Command(b.binary, "agent", "--server", s.url, "--ca", s.key("ca.crt"), "--token-file", token,
 		"--class", benchClass, "--slots", "4", "--spool", b.state("spool"))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	return cmd, cmd.Start()
+	err = cmd.Start()
+	return cmd, err
 }
 
 // followedRun is what a followed script took, by process.

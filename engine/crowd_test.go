@@ -68,7 +68,9 @@ func TestAnAgentThatWorksIsNotForgottenForOthers(t *testing.T) {
 		t.Errorf("it is told to stop: %v", r)
 	}
 	stop()
-	<-asked
+	if err := <-asked; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
 }
 
 func TestAnAgentForWhichThereIsNoRoomIsToldSo(t *testing.T) {

@@ -29,8 +29,20 @@ func outOf(c bulkhead.Chunk) int {
 	return 0
 }
 
+// printBuffer is how much is written at once: what a pipe holds by default.
+const printBuffer = 64 << 10
+
+// buffers are shared by all printers of a reader: nothing is left in them when a
+// printer is done with a chunk.
+func (l *logReader) buffers() [2]*bufio.Writer {
+	if l.outs[0] == nil {
+		l.outs = [2]*bufio.Writer{bufio.NewWriterSize(l.app.stdout, printBuffer), bufio.NewWriterSize(l.app.stderr, printBuffer)}
+	}
+	return l.outs
+}
+
 func newLinePrinter(l *logReader, item int64) *linePrinter {
-	p := &linePrinter{reader: l, outs: [2]*bufio.Writer{bufio.NewWriter(l.app.stdout), bufio.NewWriter(l.app.stderr)}}
+	p := &linePrinter{reader: l, outs: l.buffers()}
 	switch {
 	case l.heads != nil:
 		p.head = l.heads(item)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -118,6 +119,7 @@ type logReader struct {
 	prefixed bool
 	heads    func(item int64) string // what lines begin with; nil: the item's number, if prefixed
 	unread   int                     // how often output could not be read
+	outs     [2]*bufio.Writer
 }
 
 // cannotRead says what cannot be read, and lets the caller go on: output of which
