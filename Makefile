@@ -119,6 +119,7 @@ bench: build ## measure speed and memory beside xargs and GNU parallel (17 minut
 bench-kubernetes: lab-build ## measure on the lab, beside Helm releases and Jobs (10 minutes; BENCH="-scale 0.1")
 	@.ci/need $(LAB_NEED)
 	@go test -run '^$$' -bench . -benchtime 1x -timeout 40m ./bench/kubernetes $(BENCH)
+	@go test -run '^$$' -bench . -benchtime 1x -timeout 20m ./test/install
 
 .PHONY: ci
 ci: ## run what CI runs
