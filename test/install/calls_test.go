@@ -3,7 +3,6 @@ package install_test
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"fmt"
 	"os"
 	"os/exec"
@@ -22,13 +21,6 @@ import (
 func (s *site) kubeconfig() string {
 	s.Helper()
 	config := s.Config()
-	ca := config.CAData
-	if len(ca) == 0 {
-		var err error
-		if ca, err = os.ReadFile(config.CAFile); err != nil {
-			s.Fatal(err)
-		}
-	}
 	plugin := func(script string) string {
 		path := s.file("plugin-"+fmt.Sprintf("%x", len(script)), "#!/bin/sh\n"+script)
 		if err := os.Chmod(path, 0o700); err != nil {
@@ -37,15 +29,15 @@ func (s *site) kubeconfig() string {
 		return "{exec: {apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never, command: " + path + "}}"
 	}
 	credential := `echo '{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "'"%s"'"}}'` + "\n"
-	token := filepath.Join(s.dir, "token")
+	token := s.file("token", s.Kubectl(s, "create", "token", "ann", "-n", s.ns))
 	users := map[string]string{
 		"token":   "{tokenFile: " + token + "}",
 		"plugin":  plugin(fmt.Sprintf(credential, "$(cat "+token+")")),
 		"broken":  plugin("echo 'no ticket today' >&2\nexit 3\n"),
 		"expired": plugin(fmt.Sprintf(credential, "of yesterday")),
 	}
-	text := fmt.Sprintf("apiVersion: v1\nkind: Config\nclusters:\n- {name: lab, cluster: {server: '%s', certificate-authority-data: %s}}\ncontexts:\n",
-		config.Host, base64.StdEncoding.EncodeToString(ca))
+	text := fmt.Sprintf("apiVersion: v1\nkind: Config\ncurrent-context: token\nclusters:\n- {name: lab, cluster: {server: %q, certificate-authority: %q}}\ncontexts:\n",
+		config.Host, config.CAFile)
 	for name := range users {
 		text += fmt.Sprintf("- {name: %s, context: {cluster: lab, user: %[1]s, namespace: %s}}\n", name, s.ns)
 	}
@@ -129,11 +121,6 @@ func TestAKubeconfigIsAllThatAUserNeeds(t *testing.T) {
 	// kubectl finds it by its name.
 	if err := os.Symlink(binary, filepath.Join(s.dir, "kubectl-bulkhead")); err != nil {
 		t.Fatal(err)
-	}
-	cmd := s.command(kubeconfig)
-	cmd.Path, cmd.Args = s.helm, []string{"kubectl", "--kubeconfig", kubeconfig, "config", "use-context", "token"}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
 	}
 	plugin := s.command(kubeconfig)
 	plugin.Path, plugin.Args = filepath.Join(s.dir, "kubectl-bulkhead"), []string{"kubectl-bulkhead", "run", "--class", "scripts", "--", "echo", "by kubectl"}
