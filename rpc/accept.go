@@ -39,7 +39,7 @@ func (s *Server) CreateRun(ctx context.Context, req *bulkheadv1.CreateRunRequest
 	if r == nil {
 		r, err = s.newRun(ctx, req)
 	} else {
-		err = own(ctx, r)
+		err = s.mayGoOn(ctx, r)
 	}
 	if err != nil {
 		return nil, err
@@ -53,7 +53,9 @@ func (s *Server) CreateRun(ctx context.Context, req *bulkheadv1.CreateRunRequest
 		return nil, err
 	}
 	if existed {
-		r, err = s.goOn(ctx, r.ID, items, req)
+		if err = s.mayGoOn(ctx, r); err == nil { // somebody else may have been faster with the key
+			r, err = s.goOn(ctx, r.ID, items, req)
+		}
 	} else if req.GetAccept() {
 		err = s.add(ctx, r)
 	}
@@ -61,6 +63,15 @@ func (s *Server) CreateRun(ctx context.Context, req *bulkheadv1.CreateRunRequest
 		return nil, err
 	}
 	return &bulkheadv1.CreateRunResponse{Run: RunMessage(r)}, nil
+}
+
+// mayGoOn is the error for a caller who may not go on with submitting a run: whoever
+// began may have lost the right since.
+func (s *Server) mayGoOn(ctx context.Context, r *bulkhead.Run) error {
+	if err := own(ctx, r); err != nil {
+		return err
+	}
+	return s.may(ctx, VerbCreate, r.Spec.Class)
 }
 
 // known is the run that was submitted with a key, if there is one.
