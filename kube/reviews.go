@@ -78,6 +78,15 @@ const (
 	reviewsPerSecond = 50
 )
 
+var (
+	// newTokens bounds what is asked of tokens that the cluster has not accepted
+	// lately: of all callers together, because nobody knows who they are.
+	newTokens = limit{30, 60}
+	// newRights is the same for what one user wants to do: a list of runs asks of each
+	// namespace that has some.
+	newRights = limit{20, 400}
+)
+
 // NewReviews readies the questions. Run follows the certificate authority.
 func NewReviews(o ReviewOptions) (*Reviews, error) {
 	if o.Stale == 0 {
@@ -90,7 +99,7 @@ func NewReviews(o ReviewOptions) (*Reviews, error) {
 		o.Asked = func(string, string) {}
 	}
 	config := rest.CopyConfig(o.Config)
-	config.QPS, config.Burst = reviewsPerSecond, 2*reviewsPerSecond
+	config.QPS = -1 // see answers
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("reach the cluster: %w", err)
@@ -104,9 +113,9 @@ func NewReviews(o ReviewOptions) (*Reviews, error) {
 	r.byCert = group.NewAuthenticatedGroupAdder(requestx509.NewDynamic(r.ca.VerifyOptions, requestx509.CommonNameUserConversion))
 	counted := func(kind string) func(string) { return func(outcome string) { o.Asked(kind, outcome) } }
 	known := func(i identity) bool { return i.ok }
-	r.users = newAnswers(o.Stale, o.Now, known, counted("user"))
-	r.workers = newAnswers(o.Stale, o.Now, known, counted("worker"))
-	r.access = newAnswers(o.Stale, o.Now, func(allowed bool) bool { return allowed }, counted("access"))
+	r.users = newAnswers(o.Stale, o.Now, known, counted("user"), newTokens)
+	r.workers = newAnswers(o.Stale, o.Now, known, counted("worker"), newTokens)
+	r.access = newAnswers(o.Stale, o.Now, func(allowed bool) bool { return allowed }, counted("access"), newRights)
 	return r, nil
 }
 
@@ -122,7 +131,7 @@ func (r *Reviews) User(ctx context.Context, token string, chain []*x509.Certific
 	if token == "" {
 		return r.certified(ctx, chain)
 	}
-	id, err := r.users.get(ctx, keyOf(token), func(ctx context.Context) (identity, time.Duration, error) {
+	id, err := r.users.get(ctx, anybody, keyOf(token), func(ctx context.Context) (identity, time.Duration, error) {
 		id, err := r.review(ctx, token, nil)
 		if err != nil || !id.ok {
 			return id, deniedFor, err
@@ -173,7 +182,7 @@ func userOf(u user.Info) bulkhead.User {
 // Pod names the pod that a worker's token is bound to, and its UID. Errors are
 // those of User.
 func (r *Reviews) Pod(ctx context.Context, token string) (namespace, name, uid string, err error) {
-	id, err := r.workers.get(ctx, keyOf(token), func(ctx context.Context) (identity, time.Duration, error) {
+	id, err := r.workers.get(ctx, anybody, keyOf(token), func(ctx context.Context) (identity, time.Duration, error) {
 		id, err := r.review(ctx, token, []string{Audience})
 		if err != nil || !id.ok {
 			return id, deniedFor, err
@@ -218,6 +227,9 @@ func (r *Reviews) lifeOf(token string) time.Duration {
 	return min(time.Unix(claims.Exp, 0).Sub(r.now()), workerFor)
 }
 
+// anybody asks of tokens: who it is, is the question.
+const anybody = ""
+
 // keyOf names a token without keeping it.
 func keyOf(token string) string {
 	sum := sha256.Sum256([]byte(token))
@@ -257,7 +269,7 @@ func (r *Reviews) May(ctx context.Context, u bulkhead.User, verb, namespace stri
 	if err != nil {
 		return err
 	}
-	allowed, err := r.access.get(ctx, keyOf(string(key)), func(ctx context.Context) (bool, time.Duration, error) {
+	allowed, err := r.access.get(ctx, u.Name, keyOf(string(key)), func(ctx context.Context) (bool, time.Duration, error) {
 		allowed, err := r.mayNow(ctx, u, verb, namespace)
 		if err != nil || !allowed {
 			return false, deniedFor, err
@@ -290,6 +302,10 @@ func (r *Reviews) mayNow(ctx context.Context, u bulkhead.User, verb, namespace s
 }
 
 func unasked(what string, err error) error {
+	if errors.Is(err, errBusy) {
+		return &bulkhead.Error{Code: bulkhead.CodeUnavailable, Message: fmt.Sprintf("the server has too much to ask the cluster to ask %s", what),
+			Hint: "try again in a moment"}
+	}
 	return &bulkhead.Error{Code: bulkhead.CodeUnavailable, Message: fmt.Sprintf("the cluster does not say %s: %v", what, err),
 		Hint: "what it has allowed before goes on for a while; an administrator's token on the server's host works without it"}
 }
