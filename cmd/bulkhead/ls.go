@@ -141,6 +141,12 @@ func showRun(w io.Writer, r *bulkhead.Run) error {
 	optional("Reason", reasonOf(r))
 	optional("Comment", s.Comment)
 	line("Owner", "%s", s.Owner)
+	switch {
+	case s.Terminal:
+		line("Reads", "what is typed by who is attached, in a terminal")
+	case s.Interactive:
+		line("Reads", "what comes from who is attached")
+	}
 	line("Command", "%s", shellLine(s.Command))
 	optional("Class", s.Class)
 	optional("Folder", s.Dir)
