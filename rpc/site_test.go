@@ -104,7 +104,9 @@ func (s *site) start() {
 	if o.Outputs == nil {
 		o.Outputs = outputsOf{s}
 	}
+	o.Relay = rpc.NewRelay(rpc.RelayOptions{Stopping: o.Stopping, Log: o.Log})
 	o.Agents = &rpc.Agents{
+		Relay:  o.Relay,
 		Leases: s.engine, Output: s.shelf, Open: func(sha256 string) (io.ReadCloser, error) { return s.files.Open(sha256) },
 		Echo: func(class string) bool { return class == "a" },
 		Wait: 20 * time.Millisecond, RenewWait: 20 * time.Millisecond,
