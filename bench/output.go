@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -30,7 +31,7 @@ const (
 // Beside it, the same script and a pipe, which keeps nothing.
 func (b *bench) output() (err error) {
 	file := filepath.Join(b.dir, "lines")
-	if err := os.WriteFile(file, logLines(logFile), 0o600); err != nil {
+	if err := writeLines(file, logFile); err != nil {
 		return err
 	}
 	times := max(int(toPrint/logFile*b.scale), 1)
@@ -59,23 +60,30 @@ func (b *bench) output() (err error) {
 	return b.reportOutput(run, pipe, float64(times*logFile))
 }
 
-// logLines is size bytes of lines as scripts print them, the same each time.
-func logLines(size int) []byte {
+// writeLines makes a file of lines as scripts print them, the same each time. It
+// holds little of it: what this process has in memory counts for its children, too.
+func writeLines(path string, size int) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	w := bufio.NewWriter(f)
 	random := rand.New(rand.NewPCG(1, 2))
 	words := make([]string, 2000)
 	for i := range words {
 		words[i] = strconv.FormatUint(random.Uint64()>>random.IntN(48), 36)
 	}
-	var text strings.Builder
-	for n := 0; text.Len() < size; n++ {
-		fmt.Fprintf(&text, "2026-01-02T03:04:05.%06d enwiki page %d:", random.IntN(1e6), random.IntN(1e8))
+	for left := size; left > 0; {
+		line := fmt.Appendf(nil, "2026-01-02T03:04:05.%06d enwiki page %d:", random.IntN(1e6), random.IntN(1e8))
 		for range 3 + random.IntN(12) {
-			text.WriteByte(' ')
-			text.WriteString(words[random.IntN(1+random.IntN(len(words)))])
+			line = append(line, ' ')
+			line = append(line, words[random.IntN(1+random.IntN(len(words)))]...)
 		}
-		text.WriteByte('\n')
+		n, _ := w.Write(append(line, '\n')[:min(len(line)+1, left)]) // its Flush has the error
+		left -= n
 	}
-	return []byte(text.String()[:size-1] + "\n")
+	return w.Flush()
 }
 
 // spent is what one command took.
