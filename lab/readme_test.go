@@ -2,9 +2,6 @@ package lab_test
 
 import (
 	"os"
-	"os/exec"
-	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 
@@ -12,34 +9,10 @@ import (
 )
 
 func TestEveryCommandOfTheReadmeWorks(t *testing.T) {
-	if why := lab.NodeMissing(); why != "" {
-		t.Skip(why) //nolint:forbidigo // as lab.Node does
-	}
-	text, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	blocks := regexp.MustCompile("(?ms)^```sh\n(.*?)^```$").FindAllStringSubmatch(string(text), -1)
-	if len(blocks) != 1 {
-		t.Fatalf("%d blocks of commands; did the fences change?", len(blocks))
-	}
-	dir := filepath.Join(t.TempDir(), "lab")
-	down := exec.Command("go", "run", "./lab/cmd", "--dir", dir, "down")
-	down.Dir = ".."
-	t.Cleanup(func() {
-		if out, err := down.CombinedOutput(); err != nil {
-			t.Errorf("down: %v: %s", err, out)
-		}
-	})
-	cmd := exec.Command("bash", "-euxo", "pipefail", "-c", blocks[0][1])
-	cmd.Dir, cmd.Env = "..", append(os.Environ(), "BULKHEAD_LAB="+dir)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	said, dir := lab.Play(t, "..", "lab/README.md")
 	for _, want := range []string{"fake-19 ", "kubelet", "deployment.apps/web created", dir} {
-		if !strings.Contains(string(out), want) {
-			t.Errorf("it did not say %q:\n%s", want, out)
+		if !strings.Contains(said, want) {
+			t.Errorf("it did not say %q:\n%s", want, said)
 		}
 	}
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {

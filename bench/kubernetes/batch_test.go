@@ -14,6 +14,7 @@ import (
 
 	"bulkhead.dev/bulkhead/bench/table"
 	"bulkhead.dev/bulkhead/lab"
+	testbed "bulkhead.dev/bulkhead/test/bed"
 )
 
 // cost is what a number of invocations took.
@@ -65,13 +66,13 @@ func BenchmarkBatch(b *testing.B) {
 }
 
 func batch(d *bed) {
-	d.lab.Kubectl(d, "version") // the first call of a program costs requests of its own
+	d.Lab.Kubectl(d, "version") // the first call of a program costs requests of its own
 	items := scaled(10_000, 100)
-	ours := measure(d.B, d.lab, items, func() {
-		d.define(fmt.Sprintf("{max: %d, idleTimeout: 10m}", workers), realNode)
+	ours := measure(d.b, d.Lab, items, func() {
+		d.define(fmt.Sprintf("{max: %d, idleTimeout: 10m}", workers), testbed.RealNode)
 		d.over(d.submit(int64(items), workers, "/bin/true", "{}"))
 	})
-	again := measure(d.B, d.lab, items, func() { d.over(d.submit(int64(items), workers, "/bin/true", "{}")) })
+	again := measure(d.b, d.Lab, items, func() { d.over(d.submit(int64(items), workers, "/bin/true", "{}")) })
 	d.Log("bulkhead:", ours, "\nits workers being there:", again, "\n", byClient(ours.delta.Requests))
 	helm := d.helm(scaled(30, 3))
 	jobs := d.jobs(scaled(30, 3))
@@ -124,19 +125,19 @@ func byClient(r lab.Requests) string {
 
 // helm installs releases one after the other, as calls come from a shell.
 func (d *bed) helm(n int) cost {
-	ns := d.lab.Namespace(d)
-	return measure(d.B, d.lab, n, func() {
-		d.lab.HelmRelease(d, ns, n)
+	ns := d.Lab.Namespace(d)
+	return measure(d.b, d.Lab, n, func() {
+		d.Lab.HelmRelease(d, ns, n)
 		d.succeeded(ns, n)
 	})
 }
 
 // jobs makes Jobs one after the other.
 func (d *bed) jobs(n int) cost {
-	ns := d.lab.Namespace(d)
-	return measure(d.B, d.lab, n, func() {
+	ns := d.Lab.Namespace(d)
+	return measure(d.b, d.Lab, n, func() {
 		for i := range n {
-			d.lab.Kubectl(d, "create", "job", fmt.Sprintf("job-%d", i), "--namespace", ns, "--image", lab.BusyboxImage, "--", "/bin/true")
+			d.Lab.Kubectl(d, "create", "job", fmt.Sprintf("job-%d", i), "--namespace", ns, "--image", lab.BusyboxImage, "--", "/bin/true")
 		}
 		d.succeeded(ns, n)
 	})
@@ -144,9 +145,9 @@ func (d *bed) jobs(n int) cost {
 
 // indexed makes one Job of as many pods, as many at once as there are workers.
 func (d *bed) indexed(n int) cost {
-	ns := d.lab.Namespace(d)
-	return measure(d.B, d.lab, n, func() {
-		d.apply(fmt.Sprintf(`apiVersion: batch/v1
+	ns := d.Lab.Namespace(d)
+	return measure(d.b, d.Lab, n, func() {
+		d.Apply(fmt.Sprintf(`apiVersion: batch/v1
 kind: Job
 metadata: {name: indexed, namespace: %s}
 spec:
@@ -168,7 +169,7 @@ func (d *bed) succeeded(ns string, n int) {
 	d.Helper()
 	ctx, cancel := context.WithTimeout(d.Context(), 5*time.Minute)
 	defer cancel()
-	jobs := d.lab.Client().BatchV1().Jobs(ns)
+	jobs := d.Lab.Client().BatchV1().Jobs(ns)
 	watch, err := jobs.Watch(ctx, metav1.ListOptions{ResourceVersion: "0"})
 	if err != nil {
 		d.Fatal(err)

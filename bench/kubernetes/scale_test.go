@@ -41,7 +41,7 @@ var together = flag.Int("together", 1, "agents that share a connection, in Bench
 func BenchmarkScaleUp(b *testing.B) {
 	for b.Loop() {
 		d := newBed(b)
-		d.lab.FakeNodes(b, scaled(fakeNodes, 10))
+		d.Lab.FakeNodes(b, scaled(fakeNodes, 10))
 		d.scaleUp(scaled(2000, 50))
 	}
 }
@@ -49,11 +49,11 @@ func BenchmarkScaleUp(b *testing.B) {
 func (d *bed) scaleUp(n int) {
 	d.define(fmt.Sprintf("{max: %d, idleTimeout: 10m}", n), fakeNode)
 	crowd := d.newCrowd()
-	before, begin := d.lab.Requests(d), time.Now()
+	before, begin := d.Lab.Requests(d), time.Now()
 	id := d.submit(int64(n), n, "/bin/true", "{}")
-	d.until(id, func(r *bulkhead.Run) bool { return r.Counts.Running == int64(n) })
+	d.Until(id, "working on all items", func(r *bulkhead.Run) bool { return r.Counts.Running == int64(n) })
 	took := time.Since(begin)
-	delta := lab.Counts{Requests: d.lab.Requests(d)}.Since(lab.Counts{Requests: before})
+	delta := lab.Counts{Requests: d.Lab.Requests(d)}.Since(lab.Counts{Requests: before})
 	memory := d.peakMemory()
 	most, first, last := crowd.rate()
 	crowd.end()
@@ -88,17 +88,17 @@ type crowd struct {
 
 func (d *bed) newCrowd() *crowd {
 	d.Helper()
-	user, err := os.ReadFile(d.key("token"))
+	user, err := os.ReadFile(d.Key("token"))
 	if err != nil {
 		d.Fatal(err)
 	}
-	c := &crowd{bed: d, token: filepath.Join(d.dir, "agent.token"), made: map[types.UID]time.Time{}, seen: map[types.UID]bool{}}
+	c := &crowd{bed: d, token: filepath.Join(d.Dir, "agent.token"), made: map[types.UID]time.Time{}, seen: map[types.UID]bool{}}
 	tokens := rpc.Tokens{Secret: strings.TrimSpace(string(user))}
-	if err := os.WriteFile(c.token, []byte(tokens.OfClass(d.class())), 0o600); err != nil {
+	if err := os.WriteFile(c.token, []byte(tokens.OfClass(d.Class())), 0o600); err != nil {
 		d.Fatal(err)
 	}
 	c.ctx, c.stop = context.WithCancel(d.Context())
-	w, err := d.lab.Client().CoreV1().Pods(d.ns).Watch(c.ctx, metav1.ListOptions{ResourceVersion: "0"})
+	w, err := d.Lab.Client().CoreV1().Pods(d.Namespace).Watch(c.ctx, metav1.ListOptions{ResourceVersion: "0"})
 	if err != nil {
 		d.Fatal(err)
 	}
@@ -125,7 +125,7 @@ func (c *crowd) note(p *corev1.Pod) {
 	}
 	c.seen[p.UID] = true
 	if (len(c.seen)-1)%*together == 0 {
-		client, url, opts, err := rpc.Dial(rpc.DialOptions{URL: c.bed.url, CAFile: c.bed.key("ca.crt"), TokenFile: c.token})
+		client, url, opts, err := rpc.Dial(rpc.DialOptions{URL: c.bed.URL, CAFile: c.bed.Key("ca.crt"), TokenFile: c.token})
 		if err != nil {
 			c.bed.Error(err)
 			return
@@ -134,7 +134,7 @@ func (c *crowd) note(p *corev1.Pod) {
 	}
 	a := agent.New(agent.Options{
 		Client: c.client, Runner: waiter{}, API: rpc.APIVersion,
-		Agent: bulkhead.Agent{Name: p.Namespace + "/" + p.Name, Kind: bulkhead.Kind{Class: c.bed.class()}, Slots: 1},
+		Agent: bulkhead.Agent{Name: p.Namespace + "/" + p.Name, Kind: bulkhead.Kind{Class: c.bed.Class()}, Slots: 1},
 	})
 	c.agents.Go(func() { _ = a.Run(c.ctx) }) // at the end results may be left over
 }
@@ -172,9 +172,9 @@ func (c *crowd) end() {
 // would take.
 func (d *bed) leave() {
 	d.Helper()
-	d.end()
+	d.End()
 	now := int64(0)
-	pods := d.lab.Client().CoreV1().Pods(d.ns)
+	pods := d.Lab.Client().CoreV1().Pods(d.Namespace)
 	if err := pods.DeleteCollection(d.Context(), metav1.DeleteOptions{GracePeriodSeconds: &now}, metav1.ListOptions{}); err != nil {
 		d.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"bulkhead.dev/bulkhead/lab"
+	testbed "bulkhead.dev/bulkhead/test/bed"
 )
 
 // A script says when it and the first process of its container were started: the
@@ -76,7 +77,7 @@ func run(b *testing.B, name string, args ...string) (took time.Duration, script,
 
 // cli is the arguments of bulkhead that run a script as people do.
 func (d *bed) cli(command ...string) []string {
-	args := []string{"run", "--server", d.url, "--ca", d.key("ca.crt"), "--token-file", d.key("token"), "--class", d.class(), "--"}
+	args := []string{"run", "--server", d.URL, "--ca", d.Key("ca.crt"), "--token-file", d.Key("token"), "--class", d.Class(), "--"}
 	return append(args, command...)
 }
 
@@ -93,13 +94,13 @@ func BenchmarkStart(b *testing.B) {
 
 // warm measures with a worker that waits.
 func (d *bed) warm() {
-	d.define("{max: 1, idleTimeout: 10m}", realNode)
-	run(d.B, binary, d.cli(whenStarted...)...)
+	d.define("{max: 1, idleTimeout: 10m}", testbed.RealNode)
+	run(d.b, testbed.Binary, d.cli(whenStarted...)...)
 	var direct, through []time.Duration
 	for range scaled(40, 5) {
-		took, _, _ := run(d.B, whenStarted[0], whenStarted[1:]...)
+		took, _, _ := run(d.b, whenStarted[0], whenStarted[1:]...)
 		direct = append(direct, took)
-		took, _, _ = run(d.B, binary, d.cli(whenStarted...)...)
+		took, _, _ = run(d.b, testbed.Binary, d.cli(whenStarted...)...)
 		through = append(through, took)
 	}
 	middle := median(through) // which also sorts them
@@ -115,7 +116,7 @@ func (d *bed) cold() {
 		d.noWorkers()
 		created := d.watchPods()
 		begin := sinceBoot()
-		took, script, first := run(d.B, binary, d.cli(whenStarted...)...)
+		took, script, first := run(d.b, testbed.Binary, d.cli(whenStarted...)...)
 		made := <-created
 		before, pod, after = append(before, made-begin), append(pod, first-made), append(after, script-first)
 		all = append(all, took)
@@ -128,9 +129,9 @@ func (d *bed) cold() {
 
 // noWorkers deletes the workers and waits until they are gone.
 func (d *bed) noWorkers() {
-	d.lab.Kubectl(d, "delete", "pods", "--all", "--namespace", d.ns, "--wait")
-	d.lab.Eventually(d, "the server knows that", func(ctx context.Context) bool {
-		classes, err := d.client.Classes(ctx)
+	d.Lab.Kubectl(d, "delete", "pods", "--all", "--namespace", d.Namespace, "--wait")
+	d.Lab.Eventually(d, "the server knows that", func(ctx context.Context) bool {
+		classes, err := d.Client.Classes(ctx)
 		return err == nil && len(classes) == 1 && classes[0].Workers == 0
 	})
 }
@@ -138,7 +139,7 @@ func (d *bed) noWorkers() {
 // watchPods tells when the next pod has been made.
 func (d *bed) watchPods() <-chan moment {
 	d.Helper()
-	pods := d.lab.Client().CoreV1().Pods(d.ns)
+	pods := d.Lab.Client().CoreV1().Pods(d.Namespace)
 	list, err := pods.List(d.Context(), metav1.ListOptions{})
 	if err != nil {
 		d.Fatal(err)
@@ -166,9 +167,9 @@ func (d *bed) job() {
 	for i := range scaled(10, 3) {
 		name := fmt.Sprintf("job-%d", i)
 		begin := sinceBoot()
-		d.lab.Kubectl(d, append([]string{"create", "job", name, "--namespace", d.ns, "--image", lab.BusyboxImage, "--"}, whenStarted...)...)
-		d.lab.Kubectl(d, "wait", "--namespace", d.ns, "--for=condition=complete", "--timeout=2m", "job/"+name)
-		script, _ := started(d.B, d.lab.Kubectl(d, "logs", "--namespace", d.ns, "job/"+name))
+		d.Lab.Kubectl(d, append([]string{"create", "job", name, "--namespace", d.Namespace, "--image", lab.BusyboxImage, "--"}, whenStarted...)...)
+		d.Lab.Kubectl(d, "wait", "--namespace", d.Namespace, "--for=condition=complete", "--timeout=2m", "job/"+name)
+		script, _ := started(d.b, d.Lab.Kubectl(d, "logs", "--namespace", d.Namespace, "job/"+name))
 		all = append(all, script-begin)
 	}
 	result.Note("  kubectl create job: to the start of the script: median", fmt.Sprintf("%.0f ms", ms(median(all))), fmt.Sprintf("of %d", len(all)))
@@ -185,17 +186,17 @@ func median(d []time.Duration) time.Duration {
 func BenchmarkIdle(b *testing.B) {
 	for b.Loop() {
 		d := newBed(b)
-		d.define("{max: 1, idleTimeout: 10m}", realNode)
-		run(b, binary, d.cli(whenStarted...)...)
+		d.define("{max: 1, idleTimeout: 10m}", testbed.RealNode)
+		run(b, testbed.Binary, d.cli(whenStarted...)...)
 		<-time.After(5 * time.Second) // its worker is no news any more
 		idle(d, time.Duration(scaled(60, 20))*time.Second)
 	}
 }
 
 func idle(d *bed, wait time.Duration) {
-	before := d.lab.Requests(d)
+	before := d.Lab.Requests(d)
 	<-time.After(wait)
-	after := d.lab.Requests(d)
+	after := d.Lab.Requests(d)
 	asked := func(r lab.Request) bool { return ours(r) && r.Verb != "watch" }
 	n := after.Of(asked) - before.Of(asked)
 	result.AtMost("server idle, one worker waiting: API requests in 10 s besides watches", float64(n)*10/wait.Seconds(), 1, "",

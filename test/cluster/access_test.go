@@ -54,39 +54,39 @@ rules: [{apiGroups: [bulkhead.dev], resources: [runs], verbs: [get, list, create
 
 // defineRoles makes the roles of the installation, for as long as the test.
 func (b *bed) defineRoles() {
-	b.t.Helper()
-	file := filepath.Join(b.t.TempDir(), "roles.yaml")
+	b.Helper()
+	file := filepath.Join(b.TempDir(), "roles.yaml")
 	if err := os.WriteFile(file, []byte(roles), 0o600); err != nil {
-		b.t.Fatal(err)
+		b.Fatal(err)
 	}
-	b.lab.Kubectl(b.t, "apply", "-f", file)
+	b.Lab.Kubectl(b, "apply", "-f", file)
 }
 
 // token is one of a service account of the bed's namespace, which it makes.
 func (b *bed) token(account string, audiences ...string) string {
-	b.t.Helper()
-	accounts := b.lab.Client().CoreV1().ServiceAccounts(b.ns)
-	_, _ = accounts.Create(b.t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{})
-	got, err := accounts.CreateToken(b.t.Context(), account, &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: audiences}}, metav1.CreateOptions{})
+	b.Helper()
+	accounts := b.Lab.Client().CoreV1().ServiceAccounts(b.Namespace)
+	_, _ = accounts.Create(b.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account}}, metav1.CreateOptions{})
+	got, err := accounts.CreateToken(b.Context(), account, &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: audiences}}, metav1.CreateOptions{})
 	if err != nil {
-		b.t.Fatal(err)
+		b.Fatal(err)
 	}
 	return got.Status.Token
 }
 
 // certificate is one of the cluster for a user.
 func (b *bed) certificate(user string) tls.Certificate {
-	b.t.Helper()
+	b.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		b.t.Fatal(err)
+		b.Fatal(err)
 	}
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: user}}, key)
 	if err != nil {
-		b.t.Fatal(err)
+		b.Fatal(err)
 	}
-	requests := b.lab.Client().CertificatesV1().CertificateSigningRequests()
-	ask, err := requests.Create(b.t.Context(), &certificatesv1.CertificateSigningRequest{
+	requests := b.Lab.Client().CertificatesV1().CertificateSigningRequests()
+	ask, err := requests.Create(b.Context(), &certificatesv1.CertificateSigningRequest{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "bulkhead-test-"},
 		Spec: certificatesv1.CertificateSigningRequestSpec{
 			Request: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), SignerName: certificatesv1.KubeAPIServerClientSignerName,
@@ -94,11 +94,11 @@ func (b *bed) certificate(user string) tls.Certificate {
 		},
 	}, metav1.CreateOptions{})
 	if err != nil {
-		b.t.Fatal(err)
+		b.Fatal(err)
 	}
-	b.t.Cleanup(func() { _ = requests.Delete(context.WithoutCancel(b.t.Context()), ask.Name, metav1.DeleteOptions{}) })
-	b.lab.Kubectl(b.t, "certificate", "approve", ask.Name)
-	b.lab.Eventually(b.t, "the certificate is signed", func(ctx context.Context) bool {
+	b.Cleanup(func() { _ = requests.Delete(context.WithoutCancel(b.Context()), ask.Name, metav1.DeleteOptions{}) })
+	b.Lab.Kubectl(b, "certificate", "approve", ask.Name)
+	b.Lab.Eventually(b, "the certificate is signed", func(ctx context.Context) bool {
 		ask, err = requests.Get(ctx, ask.Name, metav1.GetOptions{})
 		return err == nil && len(ask.Status.Certificate) > 0
 	})
@@ -108,30 +108,30 @@ func (b *bed) certificate(user string) tls.Certificate {
 
 // lapsed is a certificate of the cluster for a user that ended an hour ago.
 func (b *bed) lapsed(user string) tls.Certificate {
-	b.t.Helper()
+	b.Helper()
 	pair, err := tls.LoadX509KeyPair(b.pki("ca.crt"), b.pki("ca.key"))
 	if err != nil {
-		b.t.Fatal(err)
+		b.Fatal(err)
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		b.t.Fatal(err)
+		b.Fatal(err)
 	}
 	about := &x509.Certificate{SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: user}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 		NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(-time.Hour)}
 	der, err := x509.CreateCertificate(rand.Reader, about, pair.Leaf, key.Public(), pair.PrivateKey)
 	if err != nil {
-		b.t.Fatal(err)
+		b.Fatal(err)
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-func (b *bed) pki(name string) string { return filepath.Join(b.lab.Dir(), "pki", name) }
+func (b *bed) pki(name string) string { return filepath.Join(b.Lab.Dir(), "pki", name) }
 
 // lapsedToken is a token of the cluster that ended an hour ago, but for that as good
 // as another one.
 func (b *bed) lapsedToken(good string) string {
-	b.t.Helper()
+	b.Helper()
 	parts := strings.Split(good, ".")
 	text, err := base64.RawURLEncoding.DecodeString(parts[1])
 	claims := map[string]any{}
@@ -139,12 +139,12 @@ func (b *bed) lapsedToken(good string) string {
 		err = json.Unmarshal(text, &claims)
 	}
 	if err != nil {
-		b.t.Fatal(err)
+		b.Fatal(err)
 	}
 	claims["exp"], claims["nbf"], claims["iat"] = time.Now().Add(-time.Hour).Unix(), time.Now().Add(-2*time.Hour).Unix(), time.Now().Add(-2*time.Hour).Unix()
 	text, err = json.Marshal(claims)
 	if err != nil {
-		b.t.Fatal(err)
+		b.Fatal(err)
 	}
 	signed := parts[0] + "." + base64.RawURLEncoding.EncodeToString(text)
 	return signed + "." + base64.RawURLEncoding.EncodeToString(b.sign(signed))
@@ -152,56 +152,56 @@ func (b *bed) lapsedToken(good string) string {
 
 // sign signs as the cluster signs the tokens of its accounts.
 func (b *bed) sign(text string) []byte {
-	b.t.Helper()
+	b.Helper()
 	pair, err := tls.LoadX509KeyPair(b.pki("accounts.crt"), b.pki("accounts.key"))
 	if err != nil {
-		b.t.Fatal(err)
+		b.Fatal(err)
 	}
 	sum := sha256.Sum256([]byte(text))
 	switch key := pair.PrivateKey.(type) {
 	case *rsa.PrivateKey:
 		out, err := rsa.SignPKCS1v15(rand.Reader, key, crypto.SHA256, sum[:])
 		if err != nil {
-			b.t.Fatal(err)
+			b.Fatal(err)
 		}
 		return out
 	case *ecdsa.PrivateKey:
 		r, s, err := ecdsa.Sign(rand.Reader, key, sum[:])
 		if err != nil {
-			b.t.Fatal(err)
+			b.Fatal(err)
 		}
 		return append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...)
 	}
-	b.t.Fatalf("keys of accounts are %T", pair.PrivateKey)
+	b.Fatalf("keys of accounts are %T", pair.PrivateKey)
 	return nil
 }
 
 // who is a client with a token, or a certificate.
 func (b *bed) who(token string, certificates ...tls.Certificate) *rpc.Client {
-	client := b.http()
+	client := b.HTTP()
 	client.Transport.(*http.Transport).TLSClientConfig.Certificates = certificates
-	b.t.Cleanup(client.CloseIdleConnections)
-	return rpc.NewClient(rpc.ClientOptions{URL: b.url, HTTP: client, Token: token, Owner: "somebody@else", Tries: 1})
+	b.Cleanup(client.CloseIdleConnections)
+	return rpc.NewClient(rpc.ClientOptions{URL: b.URL, HTTP: client, Token: token, Owner: "somebody@else", Tries: 1})
 }
 
 // does tries everything that a user may do with runs, and returns the verbs that he may.
 func (b *bed) does(c *rpc.Client, owner string) string {
-	b.t.Helper()
-	theirs := b.submit(2, bulkhead.Spec{Command: []string{"true"}}) // a run of the administrator's
-	ctx := b.t.Context()
+	b.Helper()
+	theirs := b.Submit(2, bulkhead.Spec{Command: []string{"true"}}) // a run of the administrator's
+	ctx := b.Context()
 	var may []string
 	try := func(verb string, err error) {
 		switch {
 		case err == nil, bulkhead.CodeOf(err) == bulkhead.CodeConflict: // of a run that was quicker, or is slower
 			may = append(may, verb)
 		case bulkhead.CodeOf(err) != bulkhead.CodeDenied || !strings.Contains(err.Error(), verb+" runs.bulkhead.dev") || !strings.Contains(bulkhead.HintOf(err), "kubectl create rolebinding"):
-			b.t.Errorf("%s: %v (%s)", verb, err, bulkhead.HintOf(err))
+			b.Errorf("%s: %v (%s)", verb, err, bulkhead.HintOf(err))
 		}
 	}
-	r := &bulkhead.Run{Spec: bulkhead.Spec{Class: b.class(), Command: []string{"true"}, Limit: 1}}
+	r := &bulkhead.Run{Spec: bulkhead.Spec{Class: b.Class(), Command: []string{"true"}, Limit: 1}}
 	err := c.Submit(ctx, r, nil, func() string { return strings.Repeat("0", 64) })
 	if try("create", err); err == nil && r.Spec.Owner != owner {
-		b.t.Errorf("the owner of what %s submitted is %s", owner, r.Spec.Owner)
+		b.Errorf("the owner of what %s submitted is %s", owner, r.Spec.Owner)
 	}
 	_, err = c.Run(ctx, theirs)
 	try("get", err)
@@ -209,7 +209,7 @@ func (b *bed) does(c *rpc.Client, owner string) string {
 	try("list", err)
 	_, err = c.Ask(ctx, bulkhead.Request{Run: theirs, Kind: bulkhead.RequestCancel})
 	try("update", err)
-	b.over(theirs)
+	b.Over(theirs)
 	try("delete", c.Delete(ctx, theirs))
 	return strings.Join(may, " ")
 }
@@ -218,13 +218,13 @@ func TestUsersMayDoWhatTheClusterSays(t *testing.T) {
 	b := newBed(t, twoWorkers)
 	b.defineRoles()
 	grant := func(role, subject string) {
-		b.lab.Kubectl(t, "create", "rolebinding", "--namespace", b.ns, fmt.Sprintf("test-%x", sha256.Sum256([]byte(role+subject)))[:20], "--clusterrole", role, subject)
+		b.Lab.Kubectl(t, "create", "rolebinding", "--namespace", b.Namespace, fmt.Sprintf("test-%x", sha256.Sum256([]byte(role+subject)))[:20], "--clusterrole", role, subject)
 	}
 	ann, viewer := b.certificate("ann@example.org"), b.certificate("viewer")
 	grant("bulkhead-admin", "--user=ann@example.org")
 	grant("bulkhead-viewer", "--user=viewer")
 	some := b.token("some")
-	grant("bulkhead-user", "--serviceaccount="+b.ns+":some")
+	grant("bulkhead-user", "--serviceaccount="+b.Namespace+":some")
 	for name, c := range map[string]struct {
 		client *rpc.Client
 		owner  string
@@ -233,8 +233,8 @@ func TestUsersMayDoWhatTheClusterSays(t *testing.T) {
 		"all rights, by certificate":  {b.who("", ann), "ann@example.org", "create get list update delete"},
 		"some rights, by certificate": {b.who("", viewer), "viewer", "get list"},
 		"no rights, by certificate":   {b.who("", b.certificate("nobody")), "nobody", ""},
-		"some rights, by token":       {b.who(some), "system:serviceaccount:" + b.ns + ":some", "create get list update"},
-		"no rights, by token":         {b.who(b.token("none")), "system:serviceaccount:" + b.ns + ":none", ""},
+		"some rights, by token":       {b.who(some), "system:serviceaccount:" + b.Namespace + ":some", "create get list update"},
+		"no rights, by token":         {b.who(b.token("none")), "system:serviceaccount:" + b.Namespace + ":none", ""},
 	} {
 		if got := b.does(c.client, c.owner); got != c.may {
 			t.Errorf("%s: may %q, not %q", name, got, c.may)
@@ -262,8 +262,8 @@ func TestUsersMayDoWhatTheClusterSays(t *testing.T) {
 	if !found {
 		t.Fatal(err, bulkhead.HintOf(err))
 	}
-	b.lab.Kubectl(t, words(command)...)
-	b.lab.Eventually(t, "he may now", func(ctx context.Context) bool { _, err := carl.Runs(ctx, 1); return err == nil })
+	b.Lab.Kubectl(t, words(command)...)
+	b.Lab.Eventually(t, "he may now", func(ctx context.Context) bool { _, err := carl.Runs(ctx, 1); return err == nil })
 }
 
 // words are those of a command line with single quotes.
@@ -277,26 +277,26 @@ func words(line string) []string {
 
 // agent is an agent's client with a token.
 func (b *bed) agent(token string) bulkheadv1connect.AgentServiceClient {
-	b.t.Helper()
-	file := filepath.Join(b.t.TempDir(), "token")
+	b.Helper()
+	file := filepath.Join(b.TempDir(), "token")
 	if err := os.WriteFile(file, []byte(token), 0o600); err != nil {
-		b.t.Fatal(err)
+		b.Fatal(err)
 	}
-	client, url, opts, err := rpc.Dial(rpc.DialOptions{URL: b.url, CAFile: filepath.Join(b.dir, "state", "keys", "ca.crt"), TokenFile: file})
+	client, url, opts, err := rpc.Dial(rpc.DialOptions{URL: b.URL, CAFile: b.Key("ca.crt"), TokenFile: file})
 	if err != nil {
-		b.t.Fatal(err)
+		b.Fatal(err)
 	}
-	b.t.Cleanup(client.(*http.Client).CloseIdleConnections)
+	b.Cleanup(client.(*http.Client).CloseIdleConnections)
 	return bulkheadv1connect.NewAgentServiceClient(client, url, opts...)
 }
 
 func TestTheTokenOfAWorkerIsGoodForNothingElse(t *testing.T) {
 	b := newBed(t, twoWorkers)
-	id := b.submit(0, bulkhead.Spec{Command: []string{"sleep", "1000"}})
-	b.until(id, "running", func(r *bulkhead.Run) bool { return r.Counts.Running == 1 })
-	pod := strings.Fields(b.lab.Kubectl(t, "get", "pods", "--namespace", b.ns, "--output", "name"))[0]
-	name := b.ns + "/" + strings.TrimPrefix(pod, "pod/")
-	token := strings.TrimSpace(b.lab.Kubectl(t, "exec", "--namespace", b.ns, pod, "--", "cat", "/bulkhead-access/token"))
+	id := b.Submit(0, bulkhead.Spec{Command: []string{"sleep", "1000"}})
+	b.Until(id, "running", func(r *bulkhead.Run) bool { return r.Counts.Running == 1 })
+	pod := strings.Fields(b.Lab.Kubectl(t, "get", "pods", "--namespace", b.Namespace, "--output", "name"))[0]
+	name := b.Namespace + "/" + strings.TrimPrefix(pod, "pod/")
+	token := strings.TrimSpace(b.Lab.Kubectl(t, "exec", "--namespace", b.Namespace, pod, "--", "cat", "/bulkhead-access/token"))
 	renew := func(token, name, class, shape string) error {
 		_, err := b.agent(token).Renew(t.Context(), &bulkheadv1.RenewRequest{
 			Agent: &bulkheadv1.Agent{Name: name, Process: 1, Class: class, Shape: shape, Slots: 1, Api: rpc.APIVersion}})
@@ -306,15 +306,15 @@ func TestTheTokenOfAWorkerIsGoodForNothingElse(t *testing.T) {
 		err  error
 		code connect.Code
 	}{
-		"another worker":              {renew(token, b.ns+"/scripts-0-9", b.class(), ""), connect.CodePermissionDenied},
-		"another class":               {renew(token, name, b.ns+"/other", ""), connect.CodePermissionDenied},
-		"another shape":               {renew(token, name, b.class(), "12345678"), connect.CodePermissionDenied},
-		"a token of an account":       {renew(b.token("default"), name, b.class(), ""), connect.CodeUnauthenticated},
-		"one for workers, of no pod":  {renew(b.token("default", "bulkhead.dev"), name, b.class(), ""), connect.CodeUnauthenticated},
-		"the administrator's":         {renew(b.administrator(), name, b.class(), ""), connect.CodeUnauthenticated},
-		"one made of that":            {renew(rpc.Tokens{Secret: b.administrator()}.OfClass(b.class()), name, b.class(), ""), connect.CodeUnauthenticated},
-		"its own that is over":        {renew(b.lapsedToken(token), name, b.class(), ""), connect.CodeUnauthenticated},
-		"its own, by another process": {renew(token, name, b.class(), ""), connect.CodeAlreadyExists}, // it is let in, and told that it is not the first
+		"another worker":              {renew(token, b.Namespace+"/scripts-0-9", b.Class(), ""), connect.CodePermissionDenied},
+		"another class":               {renew(token, name, b.Namespace+"/other", ""), connect.CodePermissionDenied},
+		"another shape":               {renew(token, name, b.Class(), "12345678"), connect.CodePermissionDenied},
+		"a token of an account":       {renew(b.token("default"), name, b.Class(), ""), connect.CodeUnauthenticated},
+		"one for workers, of no pod":  {renew(b.token("default", "bulkhead.dev"), name, b.Class(), ""), connect.CodeUnauthenticated},
+		"the administrator's":         {renew(b.administrator(), name, b.Class(), ""), connect.CodeUnauthenticated},
+		"one made of that":            {renew(rpc.Tokens{Secret: b.administrator()}.OfClass(b.Class()), name, b.Class(), ""), connect.CodeUnauthenticated},
+		"its own that is over":        {renew(b.lapsedToken(token), name, b.Class(), ""), connect.CodeUnauthenticated},
+		"its own, by another process": {renew(token, name, b.Class(), ""), connect.CodeAlreadyExists}, // it is let in, and told that it is not the first
 	} {
 		if connect.CodeOf(c.err) != c.code && (c.code != connect.CodeAlreadyExists || c.err != nil) {
 			t.Errorf("%s: %v", what, c.err)
@@ -323,19 +323,19 @@ func TestTheTokenOfAWorkerIsGoodForNothingElse(t *testing.T) {
 	if _, err := b.who(token).Runs(t.Context(), 1); bulkhead.CodeOf(err) != bulkhead.CodeDenied {
 		t.Errorf("as a user's: %v", err)
 	}
-	b.lab.Kubectl(t, "delete", "scriptclass", "--namespace", b.ns, "scripts")
-	b.lab.Kubectl(t, "wait", "--for=delete", "--namespace", b.ns, pod, "--timeout=60s")
-	b.lab.Eventually(t, "the token of a pod that is gone is refused", func(context.Context) bool {
-		return connect.CodeOf(renew(token, name, b.class(), "")) == connect.CodeUnauthenticated
+	b.Lab.Kubectl(t, "delete", "scriptclass", "--namespace", b.Namespace, "scripts")
+	b.Lab.Kubectl(t, "wait", "--for=delete", "--namespace", b.Namespace, pod, "--timeout=60s")
+	b.Lab.Eventually(t, "the token of a pod that is gone is refused", func(context.Context) bool {
+		return connect.CodeOf(renew(token, name, b.Class(), "")) == connect.CodeUnauthenticated
 	})
 }
 
 // administrator is the token of the state folder.
 func (b *bed) administrator() string {
-	b.t.Helper()
-	token, err := os.ReadFile(filepath.Join(b.dir, "state", "keys", "token"))
+	b.Helper()
+	token, err := os.ReadFile(b.Key("token"))
 	if err != nil {
-		b.t.Fatal(err)
+		b.Fatal(err)
 	}
 	return strings.TrimSpace(string(token))
 }
@@ -343,23 +343,23 @@ func (b *bed) administrator() string {
 func TestWithoutAnAPIServerThoseWhoWereKnownGoOn(t *testing.T) {
 	b := newBed(t, twoWorkers)
 	b.defineRoles()
-	b.lab.Kubectl(t, "create", "rolebinding", "--namespace", b.ns, "known", "--clusterrole=bulkhead-admin", "--serviceaccount="+b.ns+":known")
+	b.Lab.Kubectl(t, "create", "rolebinding", "--namespace", b.Namespace, "known", "--clusterrole=bulkhead-admin", "--serviceaccount="+b.Namespace+":known")
 	known, stranger := b.who(b.token("known")), b.who(b.token("stranger"))
-	b.lab.Eventually(t, "it may", func(context.Context) bool { _, err := known.Runs(t.Context(), 1); return err == nil })
-	if got := b.does(known, "system:serviceaccount:"+b.ns+":known"); got != "create get list update delete" {
+	b.Lab.Eventually(t, "it may", func(context.Context) bool { _, err := known.Runs(t.Context(), 1); return err == nil })
+	if got := b.does(known, "system:serviceaccount:"+b.Namespace+":known"); got != "create get list update delete" {
 		t.Fatalf("it may %q", got)
 	}
-	start := b.lab.KillAPIServer(t)
+	start := b.Lab.KillAPIServer(t)
 	defer start()
 	later(70 * time.Second) // longer than an answer is fresh
-	if got := b.does(known, "system:serviceaccount:"+b.ns+":known"); got != "create get list update delete" {
+	if got := b.does(known, "system:serviceaccount:"+b.Namespace+":known"); got != "create get list update delete" {
 		t.Errorf("it may %q", got)
 	}
 	if _, err := stranger.Runs(t.Context(), 1); bulkhead.CodeOf(err) != bulkhead.CodeUnavailable || !strings.Contains(err.Error(), "does not say whose the token is") {
 		t.Errorf("a stranger: %v", err)
 	}
-	id := b.submit(2, bulkhead.Spec{Command: []string{"sleep", "1000"}})
-	if _, err := b.client.Ask(t.Context(), bulkhead.Request{Run: id, Kind: bulkhead.RequestCancel}); err != nil {
+	id := b.Submit(2, bulkhead.Spec{Command: []string{"sleep", "1000"}})
+	if _, err := b.Client.Ask(t.Context(), bulkhead.Request{Run: id, Kind: bulkhead.RequestCancel}); err != nil {
 		t.Errorf("the administrator: %v", err)
 	}
 }

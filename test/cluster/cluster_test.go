@@ -14,21 +14,21 @@ const oneWorker = "  workers: {max: 1, slots: 1, idleTimeout: 60s}\n"
 
 func TestAClusterEndsAsItBegan(t *testing.T) {
 	b := newBed(t, "  workers: {max: 3, slots: 2, idleTimeout: 2s}\n")
-	before := b.lab.Objects(t)
+	before := b.Lab.Objects(t)
 	const items = 200
-	id := b.submit(items, bulkhead.Spec{Command: []string{"/bin/echo", "item {}"}, Limit: 6})
-	if r := b.over(id); r.State != bulkhead.RunSucceeded {
+	id := b.Submit(items, bulkhead.Spec{Command: []string{"/bin/echo", "item {}"}, Limit: 6})
+	if r := b.Over(id); r.State != bulkhead.RunSucceeded {
 		t.Fatalf("%s %+v: %s", r.State, r.Counts, r.Reason)
 	}
-	out := b.outputs(id)
+	out := b.Outputs(id)
 	for i := int64(1); i <= items; i++ {
 		if want := fmt.Sprintf("item %d\n", i); out[i] != want {
 			t.Errorf("item %d wrote %q", i, out[i])
 		}
 	}
 	var after map[string]int
-	b.lab.Eventually(t, "the workers are gone", func(context.Context) bool {
-		after = b.lab.Objects(t)
+	b.Lab.Eventually(t, "the workers are gone", func(context.Context) bool {
+		after = b.Lab.Objects(t)
 		return after["pods"] == before["pods"]
 	})
 	// The class's own are there from the first worker on.

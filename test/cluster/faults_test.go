@@ -17,6 +17,7 @@ import (
 
 	"bulkhead.dev/bulkhead"
 	"bulkhead.dev/bulkhead/lab"
+	testbed "bulkhead.dev/bulkhead/test/bed"
 )
 
 // twoWorkers is the class of most tests.
@@ -30,14 +31,14 @@ func TestAPodThatIsDeletedInterruptsItsScripts(t *testing.T) {
 	w := b.witness()
 	const items = 16
 	id := b.midway(w, items, bulkhead.Spec{Command: w.script(2), Limit: 4, Grace: 3 * time.Second})
-	b.lab.Kubectl(t, "delete", "pod", "--namespace", b.ns, "--wait=false", "scripts-0-0")
-	r := b.over(id)
+	b.Lab.Kubectl(t, "delete", "pod", "--namespace", b.Namespace, "--wait=false", "scripts-0-0")
+	r := b.Over(id)
 	b.check(w, r, items, outcome{failed: 2})
 	if r.Counts.Failed == 0 {
 		t.Error("nothing was interrupted")
 	}
 	failed := bulkhead.ItemFailed
-	err := b.client.Items(t.Context(), r, bulkhead.ItemQuery{State: &failed}, func(it bulkhead.ItemStatus) error {
+	err := b.Client.Items(t.Context(), r, bulkhead.ItemQuery{State: &failed}, func(it bulkhead.ItemStatus) error {
 		if it.Attempt.How != bulkhead.HowInterrupt {
 			t.Errorf("item %d ended by %s", it.Index, it.Attempt.How)
 		}
@@ -53,8 +54,8 @@ func TestAWorkerThatIsKilledLosesWhatItRan(t *testing.T) {
 	w := b.witness()
 	const items = 16
 	id := b.midway(w, items, bulkhead.Spec{Command: w.script(1), Limit: 4})
-	b.lab.KillProcess(t, b.ns, "scripts-0-1", "")
-	b.check(w, b.over(id), items, outcome{lost: 2})
+	b.Lab.KillProcess(t, b.Namespace, "scripts-0-1", "")
+	b.check(w, b.Over(id), items, outcome{lost: 2})
 }
 
 func TestANodeThatIsCutOffDeliversLater(t *testing.T) {
@@ -62,20 +63,20 @@ func TestANodeThatIsCutOffDeliversLater(t *testing.T) {
 	w := b.witness()
 	const items = 12
 	id := b.midway(w, items, bulkhead.Spec{Command: w.script(2), Limit: 4})
-	connect := b.lab.CutNode(t)
+	connect := b.Lab.CutNode(t)
 	later(15 * time.Second) // longer than the scripts take, and a connection is thought to live
 	if c := b.counts(id); c.Running == 0 {
 		t.Errorf("what cannot be known is taken for known: %+v", c)
 	}
 	connect()
-	b.check(w, b.over(id), items, outcome{failed: 4}) // a script cannot say that it has started meanwhile
+	b.check(w, b.Over(id), items, outcome{failed: 4}) // a script cannot say that it has started meanwhile
 }
 
 func (b *bed) counts(id bulkhead.RunID) bulkhead.Counts {
-	b.t.Helper()
-	r, err := b.client.Run(b.t.Context(), id)
+	b.Helper()
+	r, err := b.Client.Run(b.Context(), id)
 	if err != nil {
-		b.t.Fatal(err)
+		b.Fatal(err)
 	}
 	return r.Counts
 }
@@ -85,8 +86,8 @@ func TestWithoutAKubeletWorkGoesOn(t *testing.T) {
 	w := b.witness()
 	const items = 12
 	id := b.midway(w, items, bulkhead.Spec{Command: w.script(1), Limit: 4})
-	start := b.lab.KillKubelet(t)
-	b.check(w, b.over(id), items, outcome{})
+	start := b.Lab.KillKubelet(t)
+	b.check(w, b.Over(id), items, outcome{})
 	start()
 }
 
@@ -95,20 +96,20 @@ func TestWithoutAnAPIServerForAMinuteWorkGoesOnAndBrakesWork(t *testing.T) {
 	w := b.witness()
 	const items = 40
 	id := b.midway(w, items, bulkhead.Spec{Command: w.script(1), Limit: 4})
-	start := b.lab.KillAPIServer(t)
+	start := b.Lab.KillAPIServer(t)
 	away := time.Now()
 	ask := func(kind bulkhead.RequestKind) {
 		t.Helper()
-		if _, err := b.client.Ask(t.Context(), bulkhead.Request{Run: id, Kind: kind}); err != nil {
+		if _, err := b.Client.Ask(t.Context(), bulkhead.Request{Run: id, Kind: kind}); err != nil {
 			t.Errorf("%s: %v", kind, err)
 		}
 	}
 	ask(bulkhead.RequestPause)
-	b.until(id, "at rest", func(r *bulkhead.Run) bool { return r.State == bulkhead.RunPaused && r.Counts.Running == 0 })
+	b.Until(id, "at rest", func(r *bulkhead.Run) bool { return r.State == bulkhead.RunPaused && r.Counts.Running == 0 })
 	ask(bulkhead.RequestResume)
-	b.check(w, b.over(id), items, outcome{})
-	second := b.submit(4, bulkhead.Spec{Command: w.script(0), Limit: 4}) // the class is still known
-	b.over(second)
+	b.check(w, b.Over(id), items, outcome{})
+	second := b.Submit(4, bulkhead.Spec{Command: w.script(0), Limit: 4}) // the class is still known
+	b.Over(second)
 	later(time.Minute - time.Since(away))
 	start()
 	b.ready()
@@ -116,8 +117,8 @@ func TestWithoutAnAPIServerForAMinuteWorkGoesOnAndBrakesWork(t *testing.T) {
 
 // ready waits until the server says that it is.
 func (b *bed) ready() {
-	b.t.Helper()
-	b.lab.Eventually(b.t, "the server is ready", func(ctx context.Context) bool { return b.get(ctx, "/readyz") == nil })
+	b.Helper()
+	b.Lab.Eventually(b, "the server is ready", func(ctx context.Context) bool { return b.Get(ctx, "/readyz") == nil })
 }
 
 func TestAServerThatIsKilledFindsEverythingAgain(t *testing.T) {
@@ -126,13 +127,13 @@ func TestAServerThatIsKilledFindsEverythingAgain(t *testing.T) {
 	const items = 40
 	id := b.midway(w, items, bulkhead.Spec{Command: w.script(1), Limit: 4})
 	for range 3 {
-		b.kill()
+		b.Kill()
 		later(2 * time.Second) // scripts end meanwhile
-		b.start()
+		b.Start()
 		was := b.counts(id).Succeeded
-		b.until(id, "further", func(r *bulkhead.Run) bool { return r.Counts.Succeeded > was })
+		b.Until(id, "further", func(r *bulkhead.Run) bool { return r.Counts.Succeeded > was })
 	}
-	b.check(w, b.over(id), items, outcome{})
+	b.check(w, b.Over(id), items, outcome{})
 }
 
 func TestAServerThatIsToldToEndHandsOver(t *testing.T) {
@@ -140,28 +141,28 @@ func TestAServerThatIsToldToEndHandsOver(t *testing.T) {
 	w := b.witness()
 	const items = 16
 	id := b.midway(w, items, bulkhead.Spec{Command: w.script(1), Limit: 4})
-	b.end()
-	b.start()
-	b.check(w, b.over(id), items, outcome{})
+	b.End()
+	b.Start()
+	b.check(w, b.Over(id), items, outcome{})
 }
 
 func TestASecondServerWaitsForTheFirst(t *testing.T) {
 	b := newBed(t, oneWorker)
 	var said lockedBuffer
-	second := exec.Command(binary, append([]string{"serve", "--state", filepath.Join(b.dir, "state"),
-		"--listen", freePort(t, "127.0.0.1"), "--classes"}, classFile(t))...)
+	second := exec.Command(testbed.Binary, append([]string{"serve", "--state", b.State(),
+		"--listen", testbed.FreePort(t, "127.0.0.1"), "--classes"}, classFile(t))...)
 	second.Stderr = &said
 	second.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := second.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = second.Process.Kill(); _ = second.Wait() })
-	b.lab.Eventually(t, "the second says that it waits", func(context.Context) bool { return said.has("another server has this state folder") })
+	b.Lab.Eventually(t, "the second says that it waits", func(context.Context) bool { return said.has("another server has this state folder") })
 	if said.has("msg=serving") {
 		t.Error("two serve one state folder")
 	}
-	b.kill()
-	b.lab.Eventually(t, "the second serves", func(context.Context) bool { return said.has("msg=serving") })
+	b.Kill()
+	b.Lab.Eventually(t, "the second serves", func(context.Context) bool { return said.has("msg=serving") })
 }
 
 func classFile(t *testing.T) string {
@@ -177,20 +178,20 @@ func classFile(t *testing.T) string {
 func TestAFullEtcdKeepsNobodyFromHisWork(t *testing.T) {
 	b := newBed(t, twoWorkers)
 	w := b.witness()
-	b.over(b.submit(4, bulkhead.Spec{Command: w.script(0), Limit: 1})) // there is a worker
-	empty := b.lab.FillEtcd(t)
+	b.Over(b.Submit(4, bulkhead.Spec{Command: w.script(0), Limit: 1})) // there is a worker
+	empty := b.Lab.FillEtcd(t)
 	w = b.witness()
 	const items = 16
-	id := b.submit(items, bulkhead.Spec{Command: w.script(0.2), Limit: 4})
-	b.check(w, b.over(id), items, outcome{})
+	id := b.Submit(items, bulkhead.Spec{Command: w.script(0.2), Limit: 4})
+	b.check(w, b.Over(id), items, outcome{})
 	empty()
-	b.check(w, b.over(id), items, outcome{})
+	b.check(w, b.Over(id), items, outcome{})
 }
 
 func TestADiskThatIsFullHoldsRunsAndLosesNothing(t *testing.T) {
 	b := newBed(t, twoWorkers)
-	b.end()
-	state := filepath.Join(b.dir, "state")
+	b.End()
+	state := b.State()
 	if err := os.Rename(state, state+".old"); err != nil {
 		t.Fatal(err)
 	}
@@ -200,11 +201,11 @@ func TestADiskThatIsFullHoldsRunsAndLosesNothing(t *testing.T) {
 	if err := unix.Mount("tmpfs", state, "tmpfs", 0, "size=32m"); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { b.kill(); _ = unix.Unmount(state, unix.MNT_DETACH) })
+	t.Cleanup(func() { b.Kill(); _ = unix.Unmount(state, unix.MNT_DETACH) })
 	if out, err := exec.Command("cp", "-a", state+".old/.", state).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	b.start()
+	b.Start()
 	w := b.witness()
 	const items = 12
 	script := []string{"/bin/sh", "-c", "wget -q -O /dev/null http://" + w.addr + "/$0 && echo begin $0 && yes | head -c 3000000; echo end $0", "{}"}
@@ -217,8 +218,8 @@ func TestADiskThatIsFullHoldsRunsAndLosesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	id := b.submit(items, bulkhead.Spec{Command: script, Limit: 4})
-	b.until(id, "held", func(r *bulkhead.Run) bool {
+	id := b.Submit(items, bulkhead.Spec{Command: script, Limit: 4})
+	b.Until(id, "held", func(r *bulkhead.Run) bool {
 		// The output or the store is the first to find it out.
 		return r.Held && (strings.Contains(r.Reason, "no space left") || strings.Contains(r.Reason, "disk is full"))
 	})
@@ -228,11 +229,11 @@ func TestADiskThatIsFullHoldsRunsAndLosesNothing(t *testing.T) {
 	if err := unix.Mount("", state, "", unix.MS_REMOUNT, "size=256m"); err != nil {
 		t.Fatal(err)
 	}
-	r := b.over(id)
+	r := b.Over(id)
 	if r.Counts.Succeeded != items {
 		t.Errorf("%+v", r.Counts)
 	}
-	for item, text := range b.outputs(id) {
+	for item, text := range b.Outputs(id) {
 		if want := len(fmt.Sprintf("begin %d\nend %[1]d\n", item)) + 3_000_000; len(text) != want {
 			t.Errorf("item %d: %d bytes, not %d", item, len(text), want)
 		}
@@ -247,34 +248,34 @@ func TestAClassThatIsDeletedInterruptsWhatRunsAndTheRestWaits(t *testing.T) {
 	w := b.witness()
 	const items = 16
 	id := b.midway(w, items, bulkhead.Spec{Command: w.script(2), Limit: 4, Grace: 2 * time.Second})
-	b.lab.Kubectl(t, "delete", "scriptclass", "--namespace", b.ns, "scripts")
-	r := b.until(id, "waiting", func(r *bulkhead.Run) bool { return r.Counts.Running == 0 && strings.Contains(r.Reason, "class") })
+	b.Lab.Kubectl(t, "delete", "scriptclass", "--namespace", b.Namespace, "scripts")
+	r := b.Until(id, "waiting", func(r *bulkhead.Run) bool { return r.Counts.Running == 0 && strings.Contains(r.Reason, "class") })
 	if r.Counts.Queued == 0 {
 		t.Fatalf("nothing is left: %+v", r.Counts)
 	}
-	b.lab.Eventually(t, "nothing of the class is left", func(context.Context) bool {
-		return strings.TrimSpace(b.lab.Kubectl(t, "get", "pods,networkpolicies,configmaps", "--selector", "bulkhead.dev/class", "--namespace", b.ns, "-o", "name")) == ""
+	b.Lab.Eventually(t, "nothing of the class is left", func(context.Context) bool {
+		return strings.TrimSpace(b.Lab.Kubectl(t, "get", "pods,networkpolicies,configmaps", "--selector", "bulkhead.dev/class", "--namespace", b.Namespace, "-o", "name")) == ""
 	})
-	b.apply(b.lab.Node(t), twoWorkers)
-	b.check(w, b.over(id), items, outcome{failed: 4, lost: 4})
+	b.Define(testbed.RealNode, twoWorkers)
+	b.check(w, b.Over(id), items, outcome{failed: 4, lost: 4})
 }
 
 func TestThirtyWikisOfWhichOneIsBroken(t *testing.T) {
 	b := newBed(t, "  workers: {max: 2, slots: 2, idleTimeout: 60s}\n")
-	b.lab.MediaWiki(t)
-	b.image = lab.MediaWikiImage
-	b.apply(b.lab.Node(t), "  command: [php]\n"+twoWorkers)
-	b.lab.Eventually(t, "the server knows the class as it is now", func(ctx context.Context) bool {
-		classes, err := b.client.Classes(ctx)
+	b.Lab.MediaWiki(t)
+	b.Image = lab.MediaWikiImage
+	b.Define(testbed.RealNode, "  command: [php]\n"+twoWorkers)
+	b.Lab.Eventually(t, "the server knows the class as it is now", func(ctx context.Context) bool {
+		classes, err := b.Client.Classes(ctx)
 		return err == nil && len(classes) == 1 && len(classes[0].Command) == 1
 	})
 	spec := bulkhead.Spec{Command: []string{"maintenance/showSiteStats.php", "--wiki={}"}, Limit: 4}
-	id := b.submitOf(30, spec, func(i int64) string { return fmt.Sprintf("w%02d", i) })
-	r := b.over(id)
+	id := b.SubmitOf(30, spec, func(i int64) string { return fmt.Sprintf("w%02d", i) })
+	r := b.Over(id)
 	if r.State != bulkhead.RunFailed || r.Counts.Succeeded != 29 || r.Counts.Failed != 1 {
 		t.Errorf("%s %+v: %s", r.State, r.Counts, r.Reason)
 	}
-	out := b.outputs(id)
+	out := b.Outputs(id)
 	if text := strings.Join(strings.Fields(out[7]), " "); !strings.Contains(text, "Total pages : 8") {
 		t.Errorf("w07 wrote %q", out[7])
 	}

@@ -24,19 +24,19 @@ type witness struct {
 }
 
 func (b *bed) witness() *witness {
-	b.t.Helper()
-	host, _, err := net.SplitHostPort(b.listen)
+	b.Helper()
+	host, _, err := net.SplitHostPort(b.Listen)
 	if err != nil {
-		b.t.Fatal(err)
+		b.Fatal(err)
 	}
 	listener, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
-		b.t.Fatal(err)
+		b.Fatal(err)
 	}
 	w := &witness{addr: listener.Addr().String(), starts: map[int64]int{}, first: make(chan struct{})}
 	server := &http.Server{Handler: w, ReadHeaderTimeout: time.Minute}
 	go func() { _ = server.Serve(listener) }()
-	b.t.Cleanup(func() { _ = server.Close() })
+	b.Cleanup(func() { _ = server.Close() })
 	return w
 }
 
@@ -74,37 +74,37 @@ type outcome struct {
 // check looks that no item ran twice, that none disappeared, and that those that
 // succeeded have all of their output.
 func (b *bed) check(w *witness, r *bulkhead.Run, items int64, most outcome) {
-	b.t.Helper()
+	b.Helper()
 	c := r.Counts
 	if c.Total() != items || c.Queued+c.Running > 0 || c.Lost > most.lost || c.Failed > most.failed || c.Cancelled > 0 {
-		b.t.Errorf("%s %+v: %s", r.State, c, r.Reason)
+		b.Errorf("%s %+v: %s", r.State, c, r.Reason)
 	}
-	out := b.outputs(r.ID)
+	out := b.Outputs(r.ID)
 	var succeeded int64
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for i := int64(1); i <= items; i++ {
 		if w.starts[i] > 1 {
-			b.t.Errorf("item %d ran %d times", i, w.starts[i])
+			b.Errorf("item %d ran %d times", i, w.starts[i])
 		}
 		if out[i] == fmt.Sprintf("begin %d\nend %[1]d\n", i) {
 			succeeded++
 		} else if most == (outcome{}) {
-			b.t.Errorf("item %d wrote %q", i, out[i])
+			b.Errorf("item %d wrote %q", i, out[i])
 		}
 	}
 	if succeeded < c.Succeeded {
-		b.t.Errorf("%d items succeeded, %d have all of their output", c.Succeeded, succeeded)
+		b.Errorf("%d items succeeded, %d have all of their output", c.Succeeded, succeeded)
 	}
 }
 
 // midway starts a run and returns once some of it has run.
 func (b *bed) midway(w *witness, items int64, spec bulkhead.Spec) bulkhead.RunID {
-	b.t.Helper()
-	id := b.submit(items, spec)
-	b.until(id, "midway", func(r *bulkhead.Run) bool { return r.Counts.Succeeded >= 2 && r.Counts.Running > 0 })
+	b.Helper()
+	id := b.Submit(items, spec)
+	b.Until(id, "midway", func(r *bulkhead.Run) bool { return r.Counts.Succeeded >= 2 && r.Counts.Running > 0 })
 	if testing.Verbose() {
-		b.t.Logf("midway: %d have started", w.started())
+		b.Logf("midway: %d have started", w.started())
 	}
 	return id
 }
