@@ -36,7 +36,7 @@ func (s *site) converse() *conversation {
 	s.t.Helper()
 	c := &conversation{site: s, run: s.interactive()}
 	ctx, cancel := context.WithCancel(context.Background())
-	agents := s.agents(rpc.Tokens{User: userToken}.Agent("a"))
+	agents := s.agents(rpc.Tokens{Secret: userToken}.OfClass("a"))
 	for c.lease == nil {
 		got, err := agents.Exchange(ctx, &bulkheadv1.ExchangeRequest{Agent: agentOf("a")})
 		if err != nil {
