@@ -161,6 +161,10 @@ func (s *Server) newRun(ctx context.Context, req *bulkheadv1.CreateRunRequest) (
 		}
 		return nil, notFound("there is no class %s any more", bulkhead.Quote(spec.Class))
 	}
+	if spec.Announce && s.opts.NoAdminLog {
+		return nil, usage(nil, "leave it out; whoever runs the server can give it one: bulkhead serve --announce-sal",
+			"--announce: the server has no admin log")
+	}
 	if err := class.Accept(spec); err != nil {
 		return nil, err
 	}

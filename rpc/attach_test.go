@@ -196,7 +196,7 @@ func TestOnlyWhoHoldsTheLeaseAttends(t *testing.T) {
 		"another agent":             {"a", func(m *bulkheadv1.AttendRequest) { m.Agent.Name = "other" }, connect.CodeNotFound},
 	} {
 		t.Run(name, func(t *testing.T) {
-			stream, err := s.agents(rpc.Tokens{User: userToken}.Agent(x.class)).Attend(t.Context())
+			stream, err := s.agents(rpc.Tokens{Secret: userToken}.OfClass(x.class)).Attend(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}

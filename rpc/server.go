@@ -109,6 +109,8 @@ type Options struct {
 	Files   Files
 	// Auth says who makes a call.
 	Auth Authenticator
+	// NoAdminLog: nobody reads what runs announce, so that none may ask for it.
+	NoAdminLog bool
 	// Authorizer says what they may do. Default: everything.
 	Authorizer Authorizer
 	// Agents is served, too; nil: there are no agents.

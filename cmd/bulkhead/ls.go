@@ -91,7 +91,7 @@ func printRuns(w io.Writer, views []runView, now time.Time) error {
 	for _, v := range views {
 		c := v.Counts
 		fmt.Fprintf(tw, "%d\t%s\t%s\t%d/%d\t%d\t%d\t%d\t%s\t%s\t%s\t%s\n", v.ID, printable(v.Name, 30), v.State, c.Done(), c.Total(),
-			c.Failed, c.Lost, c.Cancelled, printable(v.Owner, 30), age(now.Sub(*v.Created)), printable(v.Comment, 30), printable(v.Reason, 0))
+			c.Failed, c.Lost, c.Cancelled, shownOwner(v.Owner, 30), age(now.Sub(*v.Created)), printable(v.Comment, 30), printable(v.Reason, 0))
 	}
 	return tw.Flush()
 }

@@ -51,6 +51,7 @@ type app struct {
 	stderr *messages
 	state  string // folder, from --state
 	places places
+	reads  string      // how a script gets what is on our standard input; "": as bulkhead run says
 	hurry  bool        // a shell waits for completions
 	began  bool        // the command line was understood
 	raw    atomic.Bool // keys of the terminal are a script's

@@ -144,6 +144,14 @@ func (m *mwscript) run(cmd *cobra.Command, args []string) error {
 	if err := m.exclusions(cmd); err != nil {
 		return err
 	}
+	// This may go on as the whole program, so nothing is said before.
+	p, err := m.app.place()
+	if err == nil && !p.remote() {
+		err = noServer("MediaWiki's scripts are run by workers")
+	}
+	if err != nil {
+		return err
+	}
 	line, err := m.line(cmd)
 	if err != nil {
 		return err
@@ -296,11 +304,8 @@ func (m *mwscript) say(line []string) {
 // words of its own flags.
 func (m *mwscript) bulkheadRun(ctx context.Context, stdout io.Writer, line []string) error {
 	a := m.app
-	if p, err := a.findPlace(); err != nil || !p.remote() {
-		return cmp.Or(err, noServer("MediaWiki's scripts are run by workers"))
-	}
 	defer func(was io.Writer) { a.stdout = was }(a.stdout)
-	a.stdout = stdout
+	a.stdout, a.reads = stdout, "--attach gives it what is here on standard input"
 	cmd := a.runCmd()
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
 	cmd.SetArgs(line)

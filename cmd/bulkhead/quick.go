@@ -12,6 +12,7 @@ import (
 	"context"
 	_ "embed"
 	"os"
+	"slices"
 
 	"connectrpc.com/connect"
 
@@ -38,4 +39,8 @@ func clusterNamespace(*serverAddress) (string, error) { return "", becomeWhole()
 func (a *app) install(*installFlags) error { return becomeWhole() }
 
 // becomeWhole returns only if it cannot.
-func becomeWhole() error { return packed.Exec(whole, os.Args, os.Environ()) }
+func becomeWhole() error { return packed.Exec(whole, arguments, os.Environ()) }
+
+// arguments are those that we were started with: cobra writes into os.Args when it
+// completes a command line.
+var arguments = slices.Clone(os.Args)

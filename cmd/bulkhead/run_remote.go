@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -134,7 +135,7 @@ func (a *app) runRemote(ctx context.Context, p place, f *runFlags, spec *bulkhea
 // send makes sure that the server has the files of a run.
 func (s *remote) send(ctx context.Context, f *runFlags, spec *bulkhead.Spec) error {
 	if spec.Single() && !spec.Interactive && spec.Stdin == nil && f.stdinFile == "" && readable(s.app.stdin) {
-		s.app.tell("bulkhead: the script gets nothing to read; -i gives it what is here on standard input, --stdin-file - too, all of it before it starts")
+		s.app.tell("bulkhead: the script gets nothing to read; %s", cmp.Or(s.app.reads, "-i gives it what is here on standard input, --stdin-file - too, all of it before it starts"))
 	}
 	ctx, stop := s.app.interruptible(ctx)
 	defer stop()
@@ -298,8 +299,11 @@ func (s *submitting) next(ctx context.Context) (bulkhead.Item, error) {
 
 // detached says how to come back to a run that nobody here follows.
 func (s *remote) detached(r *bulkhead.Run, out outputFlag) error {
-	s.app.tell("run %d: %s: %s, at the server; `%s` waits, `%s` follows", r.ID, shownName(r), toGo(r.Counts),
-		s.app.typed("wait %d", r.ID), s.app.typed("logs %d -f", r.ID))
+	follow := s.app.typed("logs %d -f", r.ID)
+	if r.Spec.Interactive {
+		follow = s.app.typed("attach %d", r.ID)
+	}
+	s.app.tell("run %d: %s: %s, at the server; `%s` waits, `%s` follows", r.ID, shownName(r), toGo(r.Counts), s.app.typed("wait %d", r.ID), follow)
 	if out == "json" {
 		return writeJSON(s.app.stdout, newRunView(r))
 	}

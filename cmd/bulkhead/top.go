@@ -323,7 +323,7 @@ func (t *top) runRows(n int) (rows []string) {
 			left = age(r.left)
 		}
 		rows = append(rows, fmt.Sprintf("%d\t%s\t%d/%d\t%d\t%d\t%d\t%s\t%s\t%s\t%s\t%s\t%s", r.ID, r.Shown(), c.Done(), c.Total(), c.Running, c.Failed, c.Lost,
-			rate, left, printable(r.Spec.Owner, 25), printable(r.Spec.Name, 25), printable(r.Spec.Comment, 30), printable(r.Reason, 0)))
+			rate, left, shownOwner(r.Spec.Owner, 25), printable(r.Spec.Name, 25), printable(r.Spec.Comment, 30), printable(r.Reason, 0)))
 	}
 	return rows
 }

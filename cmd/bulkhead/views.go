@@ -122,6 +122,15 @@ func expandAll(templates []bulkhead.Template, it bulkhead.Item) []string {
 	return out
 }
 
+// shownOwner is an owner in a table. Of the service accounts of a cluster the
+// beginning is always the same, and what tells them apart at the end.
+func shownOwner(owner string, most int) string {
+	if account, ok := strings.CutPrefix(owner, "system:serviceaccount:"); ok {
+		owner = account
+	}
+	return printable(owner, most)
+}
+
 // checkOwner shows what the store cannot know: that nobody works on the run.
 func checkOwner(h home, r *bulkhead.Run) error {
 	if r.State != bulkhead.RunRunning && r.State != bulkhead.RunAccepting {

@@ -150,8 +150,8 @@ func (o *Options) refused(what string, err error) error { return refused(o.Serve
 func refused(namespace, what string, err error) error {
 	switch {
 	case apierrors.IsForbidden(err):
-		return &bulkhead.Error{Code: bulkhead.CodeDenied, Message: fmt.Sprintf("you may not %s in namespace %s, where the server is", what, namespace), Err: err,
-			Hint: fmt.Sprintf("who administers it can allow it: kubectl create rolebinding bulkhead-connect-USER --role=bulkhead-connect --user=USER --namespace=%s", namespace)}
+		return &bulkhead.Error{Code: bulkhead.CodeDenied, Message: fmt.Sprintf("there is no Bulkhead server in namespace %s, or you may not %s there", namespace, what), Err: err,
+			Hint: fmt.Sprintf("--server-namespace says where it is; who administers it can let you in: kubectl create rolebinding bulkhead-connect-USER --role=bulkhead-connect --user=USER --namespace=%s", namespace)}
 	case apierrors.IsUnauthorized(err):
 		return &bulkhead.Error{Code: bulkhead.CodeDenied, Message: "the cluster does not accept the credentials of the kubeconfig", Hint: "`kubectl auth whoami` says the same; have they expired?"}
 	case strings.Contains(err.Error(), "getting credentials"):
