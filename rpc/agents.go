@@ -162,6 +162,7 @@ func (s *Agents) done(m *bulkheadv1.Done) (*bulkhead.Done, error) {
 	if _, err := s.write(m.GetToken(), m.GetOffset(), m.GetRest()); err != nil {
 		return nil, err
 	}
+	m.Rest = nil // the call goes on until there is a lease, and is not to hold it so long
 	ref, _, err := s.Output.End(m.GetToken(), m.GetResult().GetOutputDropped())
 	if err != nil {
 		return nil, s.notKept(err)

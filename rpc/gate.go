@@ -149,6 +149,7 @@ func (g *gate) user(ctx context.Context, spec connect.Spec, _ connect.Peer, h ht
 		count(g.opts.Metrics, spec, err)
 		return nil, err
 	}
+	countBody(ctx, spec, CallerOf(ctx).Name)
 	return ctx, nil
 }
 
@@ -160,6 +161,8 @@ func (g *gate) agent(ctx context.Context, spec connect.Spec, _ connect.Peer, h h
 		count(g.opts.Metrics, spec, err)
 		return nil, err
 	}
+	// Where a class has one token its agents are many callers of one name.
+	countBody(ctx, spec, CallerOf(ctx).Worker)
 	return ctx, nil
 }
 

@@ -134,6 +134,9 @@ type Options struct {
 	// 200 and 400.
 	Rate  rate.Limit
 	Burst int
+	// Unread is how many bytes there may be of one caller's requests that have not come
+	// as a whole yet. Default: 64 MiB.
+	Unread int64
 	// Stall is how long a reader may take nothing before its stream is cut off; it
 	// can go on where it was. Default: a minute.
 	Stall time.Duration
@@ -162,11 +165,12 @@ func (o *Options) defaults() {
 	}
 	o.Streams, o.StreamsEach = orNumber(o.Streams, 2000), orNumber(o.StreamsEach, 500)
 	o.Rate, o.Burst = orNumber(o.Rate, 200), orNumber(o.Burst, 400)
+	o.Unread = orNumber(o.Unread, maxUnreadEach)
 	o.Stall, o.Pause = or(o.Stall, time.Minute), or(o.Pause, time.Second)
 	o.KeepAlive, o.Poll = or(o.KeepAlive, KeepAlive), or(o.Poll, 250*time.Millisecond)
 }
 
-func orNumber[N int | rate.Limit](n, otherwise N) N {
+func orNumber[N int | int64 | rate.Limit](n, otherwise N) N {
 	if n == 0 {
 		return otherwise
 	}
@@ -179,6 +183,7 @@ type Server struct {
 	opts    Options
 	handler http.Handler
 	gate    *gate
+	bodies  bodies
 	locks   locks // of runs that are being changed
 
 	serving sync.RWMutex // read while a call is under way
@@ -192,7 +197,7 @@ type Server struct {
 // NewServer returns a server. Call Sweep from time to time.
 func NewServer(opts Options) *Server {
 	opts.defaults()
-	s := &Server{opts: opts, gate: newGate(&opts), accepting: map[bulkhead.RunID]*accepting{}}
+	s := &Server{opts: opts, gate: newGate(&opts), bodies: bodies{most: maxUnread, each: opts.Unread, of: map[string]int64{}}, accepting: map[bulkhead.RunID]*accepting{}}
 	mux := http.NewServeMux()
 	mux.Handle(bulkheadv1connect.NewRunServiceHandler(s, s.handlerOptions(maxRequest, s.gate.user, counted{s.gate})...))
 	if opts.Agents != nil {
@@ -243,6 +248,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the server is being stopped", http.StatusServiceUnavailable)
 		return
 	}
+	r, end := s.bodies.counting(r)
+	defer end()
 	s.handler.ServeHTTP(&stallWriter{ResponseWriter: w, control: http.NewResponseController(w), stall: s.opts.Stall}, withCertificates(r))
 }
 
