@@ -32,7 +32,8 @@ import (
 //	ca.crt          the certificates of all of them: what callers need
 //	token           of users; without a cluster those of agents are made of it
 //
-// Who has read ca.crt within authorityOverlap trusts the server at any time.
+// Who has read ca.crt within authorityOverlap trusts the server at any time, unless it was
+// down for so long that its authority has ended meanwhile.
 type keys struct {
 	dir   string
 	token string
@@ -220,7 +221,10 @@ func (k *keys) rotate() error {
 		}
 		k.next = &next
 	}
-	if k.next != nil && time.Since(k.next.cert.NotBefore) > authorityOverlap+skew {
+	// Nobody can trust one that has ended, or is about to, because nobody was here to
+	// rotate it: better one that has to be read first.
+	ended := left < rotateEvery
+	if k.next != nil && (ended || time.Since(k.next.cert.NotBefore) > authorityOverlap+skew) {
 		if err := k.succeed(); err != nil {
 			return err
 		}

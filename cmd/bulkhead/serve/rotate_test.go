@@ -65,6 +65,22 @@ func TestWhoHasReadWhomToTrustLatelyTrustsTheServerForEver(t *testing.T) {
 	})
 }
 
+func TestAServerThatWasDownForYearsCanBeTrustedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		keysIn(t, dir, "localhost")
+		<-time.After(authorityLife + time.Hour)
+		k := keysIn(t, dir, "localhost")
+		cert, err := k.certificate(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := cert.Leaf.Verify(x509.VerifyOptions{DNSName: "localhost", Roots: k.trust(t), CurrentTime: time.Now()}); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestARotationThatWasCutShortGoesOn(t *testing.T) {
 	dir := t.TempDir()
 	k := keysIn(t, dir)
