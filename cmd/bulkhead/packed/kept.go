@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,14 +25,19 @@ func execKept(packed []byte, args, environ []string) {
 	}
 	dir := filepath.Join(cache, "bulkhead")
 	name := filepath.Join(dir, keptName(packed))
-	if !ownFile(name) {
-		if os.MkdirAll(dir, 0o700) != nil || !own(dir) || keep(packed, dir, name) != nil {
+	f, err := openOwn(name)
+	if err != nil {
+		// Not in the home of somebody else that sudo has left in the environment.
+		if !ownPlace(cache) || os.MkdirAll(dir, 0o700) != nil || !own(dir) || keep(packed, dir, name) != nil {
+			return
+		}
+		if f, err = openOwn(name); err != nil {
 			return
 		}
 	}
-	if own(dir) {
-		_ = syscall.Exec(name, args, environ)
-	}
+	defer f.Close()
+	// What was looked at, whatever has the name by now.
+	_ = syscall.Exec(path(f), args, environ)
 }
 
 // keptName tells programs apart: a zstd stream ends with a checksum of what it holds.
@@ -46,10 +52,35 @@ func own(dir string) bool {
 	return err == nil && info.IsDir() && mine(info)
 }
 
-// ownFile is the same for a program.
-func ownFile(name string) bool {
-	info, err := os.Lstat(name)
-	return err == nil && info.Mode().IsRegular() && mine(info)
+// ownPlace reports whether a folder, or if there is none the one to make it in, is ours
+// or root's.
+func ownPlace(dir string) bool {
+	info, err := os.Stat(dir)
+	if errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir) {
+		return ownPlace(filepath.Dir(dir))
+	}
+	if err != nil {
+		return false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && (st.Uid == 0 || int(st.Uid) == os.Geteuid())
+}
+
+// openOwn opens a program that nobody but us and root can have written.
+func openOwn(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && (!info.Mode().IsRegular() || !mine(info) || !own(filepath.Dir(name))) {
+		err = fs.ErrPermission
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 func mine(info os.FileInfo) bool {
@@ -66,7 +97,8 @@ func keep(packed []byte, dir, name string) error {
 	}
 	err = unpack(f, packed)
 	const executable = 0o700
-	err = errors.Join(err, f.Chmod(executable), f.Close())
+	// On disk before it has its name: a part of it would be started again and again.
+	err = errors.Join(err, f.Chmod(executable), f.Sync(), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), name)
 	}

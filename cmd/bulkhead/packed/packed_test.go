@@ -186,6 +186,22 @@ func TestOneProgramIsKeptAndUsedAgain(t *testing.T) {
 	}
 }
 
+func TestNothingIsKeptInTheHomeOfSomebodyElse(t *testing.T) {
+	home := t.TempDir()
+	const somebody = 12345
+	from := "/memfd:"
+	if err := os.Chown(home, somebody, somebody); err != nil { // only root can: then it is ours
+		from = home
+	}
+	_, program, code := start(t, pack(t), nil, []string{"TMPDIR=" + t.TempDir(), "XDG_CACHE_HOME=" + filepath.Join(home, ".cache")})
+	if code != 7 || !strings.HasPrefix(program, from) {
+		t.Errorf("exit code %d, from %s, not %s", code, program, from)
+	}
+	if left, err := os.ReadDir(home); err != nil || from != home && len(left) > 0 {
+		t.Errorf("left behind: %v %v", left, err)
+	}
+}
+
 func TestACarrierThatMayNotSaysWhyAndWhatToDo(t *testing.T) {
 	out, _, code := start(t, pack(t), withoutMemory, []string{"TMPDIR=/no-such", "XDG_CACHE_HOME=/dev/null"})
 	for _, part := range []string{"create a file in memory: permission denied", "/no-such", "/dev/null"} {
