@@ -12,8 +12,10 @@ package cluster
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -77,6 +79,9 @@ func Dial(ctx context.Context, o Options) (*Server, error) {
 	if o.ServerNamespace == "" {
 		o.ServerNamespace = kube.ServerName
 	}
+	if o.URL != "" && !strings.HasPrefix(o.URL, "https://") {
+		return nil, &bulkhead.Error{Code: bulkhead.CodeUsage, Message: fmt.Sprintf("server %s would be shown the credentials of the kubeconfig without encryption", bulkhead.Quote(o.URL)), Hint: "use https://"}
+	}
 	config, err := o.loader().ClientConfig()
 	if err != nil {
 		return nil, unreadable(err)
@@ -111,7 +116,13 @@ func check(config *rest.Config) error {
 	refuse := func(what, hint string) error {
 		return &bulkhead.Error{Code: bulkhead.CodeUsage, Message: "the kubeconfig cannot be used: " + what, Hint: hint}
 	}
+	u, _, err := rest.DefaultServerUrlFor(config)
+	if err != nil {
+		return unreadable(err)
+	}
 	switch {
+	case u.Scheme != "https" && !loopback(u.Hostname()): // kubectl proxy is on this machine
+		return refuse("it has no https:// address of the API server", "what it says and what it is shown would travel in the clear")
 	case config.Insecure:
 		return refuse("it does not check who the API server is (insecure-skip-tls-verify)", "give it certificate-authority-data")
 	case config.Impersonate.UserName != "":
@@ -122,12 +133,18 @@ func check(config *rest.Config) error {
 	return nil
 }
 
-// trusted is whom to trust as the server.
+func loopback(host string) bool { return host == "localhost" || net.ParseIP(host).IsLoopback() }
+
+// trusted is whom to trust as the server. It is never nobody: that would be everybody
+// whom this machine trusts.
 func (o *Options) trusted(ctx context.Context, client kubernetes.Interface) ([]byte, error) {
 	if o.CAFile != "" {
 		text, err := os.ReadFile(o.CAFile)
 		if err != nil {
 			return nil, &bulkhead.Error{Code: bulkhead.CodeUsage, Message: "certificates of the server cannot be read", Err: err}
+		}
+		if !x509.NewCertPool().AppendCertsFromPEM(text) {
+			return nil, &bulkhead.Error{Code: bulkhead.CodeUsage, Message: fmt.Sprintf("file %s holds no certificates", bulkhead.Quote(o.CAFile))}
 		}
 		return text, nil
 	}
@@ -141,7 +158,12 @@ func (o *Options) trusted(ctx context.Context, client kubernetes.Interface) ([]b
 	if err != nil {
 		return nil, o.refused("get configmaps", err)
 	}
-	return []byte(object.Data[kube.TrustKey]), nil
+	text := []byte(object.Data[kube.TrustKey])
+	if !x509.NewCertPool().AppendCertsFromPEM(text) {
+		return nil, &bulkhead.Error{Code: bulkhead.CodeUnavailable, Message: fmt.Sprintf("ConfigMap %s of namespace %s has no certificate yet", kube.TrustName, o.ServerNamespace),
+			Hint: "the server puts it there when it starts: does it run? its log says why it could not"}
+	}
+	return text, nil
 }
 
 // refused says what to do about a request that the API server has refused.
