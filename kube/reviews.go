@@ -74,6 +74,9 @@ const (
 	defaultStale = 15 * time.Minute
 	// maxKeyToken is the longest token that is sent on, in bytes.
 	maxKeyToken = 64 << 10
+	// maxChain is how many certificates a caller may show. Each call looks for a way
+	// from the first to the authority, by way of all others if they are made for it.
+	maxChain = 5
 	// reviewsPerSecond bounds the requests to the API server, of each of the kinds.
 	reviewsPerSecond = 50
 )
@@ -151,6 +154,10 @@ func (r *Reviews) User(ctx context.Context, token string, chain []*x509.Certific
 // certified says whose a client certificate is. The handshake has shown that the
 // caller has its key.
 func (r *Reviews) certified(ctx context.Context, chain []*x509.Certificate) (bulkhead.User, error) {
+	if len(chain) > maxChain {
+		return bulkhead.User{}, &bulkhead.Error{Code: bulkhead.CodeDenied, Message: fmt.Sprintf("the client certificate came with %d others", len(chain)-1),
+			Hint: fmt.Sprintf("send those that lead to the cluster's authority, %d at most", maxChain-1)}
+	}
 	req := (&http.Request{TLS: &tls.ConnectionState{PeerCertificates: chain}}).WithContext(ctx)
 	res, ok, err := r.byCert.AuthenticateRequest(req)
 	switch {

@@ -2,10 +2,12 @@ package kube
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -125,5 +127,13 @@ func TestWhoAsksForWhatThereIsNotTakesNothingFromOthers(t *testing.T) {
 	asked := time.Now()
 	if err := r.May(ctx, bulkhead.User{Name: "ann"}, "create", "hers"); err != nil || time.Since(asked) > 2*time.Second {
 		t.Errorf("after %v: %v", time.Since(asked), err)
+	}
+}
+
+func TestAChainThatIsLongIsNotLookedAt(t *testing.T) {
+	r := reviewsOf(t, &reviewer{}, time.Now)
+	chain := slices.Repeat([]*x509.Certificate{{}}, maxChain+1) // to look at one would be to crash
+	if _, err := r.User(t.Context(), "", chain); bulkhead.CodeOf(err) != bulkhead.CodeDenied {
+		t.Error(err)
 	}
 }
