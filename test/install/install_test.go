@@ -73,8 +73,8 @@ func TestKubectlInstallsAndRemovesAll(t *testing.T) {
 			t.Errorf("the server was refused %d times: %+v", n, r)
 		}
 	}
+	s.leave()
 	s.Kubectl(t, "delete", "--ignore-not-found", "-f", s.manifests())
-	s.Kubectl(t, "delete", "serviceaccount/ann", "rolebinding/ann", "-n", scripts)
 	s.leaves(before)
 }
 
@@ -114,7 +114,7 @@ func (s *site) reaches(own, classes string) {
 	for right := range s.mayDo(everybody, "default", classes) {
 		delete(got, right)
 	}
-	want := map[string]bool{"list pods. *": true, "create pods/portforward. *": true, "get configmaps. bulkhead-ca": true}
+	want := map[string]bool{"list pods. *": true, "create pods/portforward. *": true, "get pods/portforward. *": true, "get configmaps. bulkhead-ca": true}
 	if diff := cmp.Diff(want, got); diff != "" {
 		s.Errorf("in the server's namespace everybody should (-) and may (+):\n%s", diff)
 	}
@@ -213,7 +213,7 @@ func TestHelmUpgradesWhileARunGoesOnAndRemovesAll(t *testing.T) {
 	}
 
 	// What is to be kept is, and the next installation finds it.
-	s.Kubectl(t, "delete", "serviceaccount/ann", "rolebinding/ann", "-n", scripts)
+	s.leave()
 	helm("uninstall", "bulkhead", "-n", ns, "--wait")
 	s.leaves(before, "persistentvolumeclaims. "+ns+"/bulkhead")
 	helm(append([]string{"install", "bulkhead", chart, "-n", ns, "--wait"}, inLab...)...)
@@ -221,7 +221,7 @@ func TestHelmUpgradesWhileARunGoesOnAndRemovesAll(t *testing.T) {
 	if again := d.bulkhead("show", "1"); again != ended {
 		t.Errorf("the run is remembered as\n%s\nand was\n%s", again, ended)
 	}
-	s.Kubectl(t, "delete", "serviceaccount/ann", "rolebinding/ann", "-n", scripts)
+	s.leave()
 	helm("uninstall", "bulkhead", "-n", ns, "--wait")
 	s.leaves(before)
 }
@@ -262,7 +262,7 @@ func TestAServerOfFewNamespacesHasNoRightsInOthers(t *testing.T) {
 			t.Errorf("in namespace %s the server may make pods: %v", namespace, may)
 		}
 	}
-	s.Kubectl(t, "delete", "serviceaccount/ann", "rolebinding/ann", "-n", scripts)
+	s.leave()
 	s.Kubectl(t, "delete", "-f", s.manifests(install...))
 	s.leaves(before)
 }

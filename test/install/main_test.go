@@ -133,12 +133,25 @@ spec:
 `))
 	s.Kubectl(s, "create", "serviceaccount", "ann", "-n", namespace)
 	s.Kubectl(s, "create", "rolebinding", "ann", "--clusterrole=bulkhead-user", "--serviceaccount="+namespace+":ann", "-n", namespace)
+	token := s.Kubectl(s, "create", "token", "ann", "-n", namespace)
+	s.file("token", token)
 	s.file("ann.kubeconfig", fmt.Sprintf(`apiVersion: v1
 kind: Config
 clusters: [{name: lab, cluster: {server: %q, certificate-authority: %q}}]
 users: [{name: ann, user: {token: %q}}]
 contexts: [{name: ann, context: {cluster: lab, user: ann}}]
-`, s.Config().Host, s.Config().CAFile, strings.TrimSpace(s.Kubectl(s, "create", "token", "ann", "-n", namespace))))
+`, s.Config().Host, s.Config().CAFile, strings.TrimSpace(token)))
+}
+
+// leave removes the class, waits until its workers are gone, and the user. While
+// the definition of ScriptClass is younger than half a minute, the cluster may not
+// know that what a class owns goes with it, and without the definition never does.
+func (s *site) leave() {
+	s.Helper()
+	s.Kubectl(s, "delete", "scriptclass/scripts", "serviceaccount/ann", "rolebinding/ann", "-n", s.ns)
+	s.Eventually(s, "the workers are gone", func(context.Context) bool {
+		return s.Kubectl(s, "get", "pods,networkpolicies,configmaps", "-l", "bulkhead.dev/class", "-n", s.ns, "-o", "name") == ""
+	})
 }
 
 // door is the way to the server in a namespace that a kubeconfig leads to.
