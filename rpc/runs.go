@@ -69,28 +69,35 @@ func (s *Server) ListRuns(ctx context.Context, req *bulkheadv1.ListRunsRequest) 
 	res := &bulkheadv1.ListRunsResponse{}
 	q, bytes := bulkhead.RunQuery{Before: bulkhead.RunID(max(req.GetBefore(), 0)), Unfinished: req.GetUnfinished(),
 		FinishedAfter: timeOf(req.GetFinishedAfter())}, 0
+	denied := 0
 	for len(res.Runs) < size && bytes < maxRunsBytes {
-		// In small pages: a spec may be large.
+		// In small pages: a spec may be large. But not one by one through what is not his.
 		const page = 50
-		q.Limit = min(page, size-len(res.Runs))
+		q.Limit = min(page, max(size-len(res.Runs), denied))
 		runs, err := s.opts.Store.Recent(ctx, q)
 		if err != nil {
 			return nil, err
 		}
+		res.More = len(runs) == q.Limit
 		for _, r := range runs {
 			q.Before = r.ID
 			switch err := s.may(ctx, VerbList, r.Spec.Class); bulkhead.CodeOf(err) {
 			case bulkhead.CodeDenied:
+				denied++
 				continue // as if it was not there
 			default:
 				if err != nil {
 					return nil, err
 				}
 			}
+			if len(res.Runs) == size {
+				res.More = true
+				break
+			}
 			m := s.message(r)
 			res.Runs, bytes = append(res.Runs, m), bytes+proto.Size(m)
 		}
-		if res.More = len(runs) == q.Limit; !res.More {
+		if !res.More {
 			break
 		}
 	}
