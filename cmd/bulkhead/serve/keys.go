@@ -75,7 +75,8 @@ func openKeys(state string, names []string) (*keys, error) {
 	if err := k.openAuthorities(); err != nil {
 		return nil, err
 	}
-	return k, k.rotate()
+	err = k.rotate()
+	return k, err
 }
 
 // path is where one of the keys is.
