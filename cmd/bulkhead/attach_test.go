@@ -154,7 +154,9 @@ func sit(t *testing.T, cmd *exec.Cmd) *person {
 	}
 	p.before = *p.mode()
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	// It is not the terminal that signals come from: the end of a command that leads
+	// its session would take with it what it has said last.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -194,6 +196,17 @@ func (p *person) mode() *unix.Termios {
 func (p *person) types(keys string) {
 	p.t.Helper()
 	if _, err := p.master.WriteString(keys); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// resizes changes the window.
+func (p *person) resizes(rows, columns uint16) {
+	p.t.Helper()
+	if err := pty.Setsize(p.master, &pty.Winsize{Rows: rows, Cols: columns}); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := p.cmd.Process.Signal(syscall.SIGWINCH); err != nil {
 		p.t.Fatal(err)
 	}
 }
@@ -261,9 +274,7 @@ func TestAShellAtAServerIsTypedIntoLikeALocalOne(t *testing.T) {
 			p.sees("$ ")
 			p.types("tty -s && stty size && echo $TERM\r")
 			p.sees("30 100\r\nxterm\r\n")
-			if err := pty.Setsize(p.master, &pty.Winsize{Rows: 50, Cols: 120}); err != nil {
-				t.Fatal(err)
-			}
+			p.resizes(50, 120)
 			p.types("until stty size | grep -q '50 120'; do :; done; echo re'sized'\r")
 			p.sees("resized")
 			p.sees("$ ")
@@ -490,9 +501,7 @@ func TestAFullScreenProgramRunsAtAServer(t *testing.T) {
 	p.types("\x1b[A") // cursor up
 	p.types("othree\x1b")
 	p.sees("three")
-	if err := pty.Setsize(p.master, &pty.Winsize{Rows: 40, Cols: 90}); err != nil {
-		t.Fatal(err)
-	}
+	p.resizes(40, 90)
 	p.sees("\x1b[39;1H~") // of what it draws anew
 	p.types(":set lines? columns?\r")
 	p.sees("lines=40")
