@@ -2,17 +2,16 @@ package kubernetes_test
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -20,6 +19,7 @@ import (
 
 	"bulkhead.dev/bulkhead"
 	"bulkhead.dev/bulkhead/agent"
+	"bulkhead.dev/bulkhead/kube"
 	"bulkhead.dev/bulkhead/lab"
 	"bulkhead.dev/bulkhead/rpc"
 	"bulkhead.dev/bulkhead/rpc/bulkhead/v1/bulkheadv1connect"
@@ -30,10 +30,6 @@ const (
 	fakeNode  = `{bulkhead.dev/fake-node: ""}`
 	podsBurst = 10 // that the server may start on top of its rate
 )
-
-// together is how many agents share a connection. In a cluster none do; what the
-// server needs less if they do, it needs for connections.
-var together = flag.Int("together", 1, "agents that share a connection, in BenchmarkScaleUp")
 
 // BenchmarkScaleUp wants 2,000 workers at once on 200 nodes. Nodes and containers
 // are played; the pods are real objects, and the agent of each is a real one, in
@@ -68,7 +64,7 @@ func (d *bed) scaleUp(n int) {
 		fmt.Sprintf("pods made within %.0f s, at the rate alone %d s", last.Sub(first).Seconds()+1, n/podsPerSecond))
 	result.AtMost(what+"lists without a resource version", float64(fresh), 0, "", "")
 	result.Note(what+"requests of the server for each", fmt.Sprintf("%.2f", float64(mine)/float64(n)), "")
-	result.AtMost(what+"peak memory of the server", memory, 150, " MiB", fmt.Sprintf("%d agents on a connection;", *together))
+	result.AtMost(what+"peak memory of the server", memory, 150, " MiB", "")
 }
 
 // crowd is an agent for each pod that runs, and when each pod was made.
@@ -76,8 +72,7 @@ type crowd struct {
 	bed    *bed
 	ctx    context.Context
 	stop   context.CancelFunc
-	token  string                               // file
-	client bulkheadv1connect.AgentServiceClient // of the agents that come next
+	dir    string // of their tokens
 	agents sync.WaitGroup
 	seeing sync.WaitGroup
 
@@ -88,15 +83,7 @@ type crowd struct {
 
 func (d *bed) newCrowd() *crowd {
 	d.Helper()
-	user, err := os.ReadFile(d.Key("token"))
-	if err != nil {
-		d.Fatal(err)
-	}
-	c := &crowd{bed: d, token: filepath.Join(d.Dir, "agent.token"), made: map[types.UID]time.Time{}, seen: map[types.UID]bool{}}
-	tokens := rpc.Tokens{Secret: strings.TrimSpace(string(user))}
-	if err := os.WriteFile(c.token, []byte(tokens.OfClass(d.Class())), 0o600); err != nil {
-		d.Fatal(err)
-	}
+	c := &crowd{bed: d, dir: d.TempDir(), made: map[types.UID]time.Time{}, seen: map[types.UID]bool{}}
 	c.ctx, c.stop = context.WithCancel(d.Context())
 	w, err := d.Lab.Client().CoreV1().Pods(d.Namespace).Watch(c.ctx, metav1.ListOptions{ResourceVersion: "0"})
 	if err != nil {
@@ -124,19 +111,35 @@ func (c *crowd) note(p *corev1.Pod) {
 		return
 	}
 	c.seen[p.UID] = true
-	if (len(c.seen)-1)%*together == 0 {
-		client, url, opts, err := rpc.Dial(rpc.DialOptions{URL: c.bed.URL, CAFile: c.bed.Key("ca.crt"), TokenFile: c.token})
-		if err != nil {
-			c.bed.Error(err)
-			return
-		}
-		c.client = bulkheadv1connect.NewAgentServiceClient(client, url, opts...)
+	token, err := c.tokenOf(p)
+	if err != nil {
+		c.bed.Error(err)
+		return
+	}
+	client, url, opts, err := rpc.Dial(rpc.DialOptions{URL: c.bed.URL, CAFile: c.bed.Key("ca.crt"), TokenFile: token})
+	if err != nil {
+		c.bed.Error(err)
+		return
 	}
 	a := agent.New(agent.Options{
-		Client: c.client, Runner: waiter{}, API: rpc.APIVersion,
+		Client: bulkheadv1connect.NewAgentServiceClient(client, url, opts...), Runner: waiter{}, API: rpc.APIVersion,
 		Agent: bulkhead.Agent{Name: p.Namespace + "/" + p.Name, Kind: bulkhead.Kind{Class: c.bed.Class()}, Slots: 1},
 	})
 	c.agents.Go(func() { _ = a.Run(c.ctx) }) // at the end results may be left over
+}
+
+// tokenOf is a file with what the kubelet of a real node would get for a pod.
+func (c *crowd) tokenOf(p *corev1.Pod) (string, error) {
+	ask := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+		Audiences:      []string{kube.Audience},
+		BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: p.Name, UID: p.UID},
+	}}
+	got, err := c.bed.Lab.Client().CoreV1().ServiceAccounts(p.Namespace).CreateToken(c.ctx, "default", ask, metav1.CreateOptions{})
+	if err != nil {
+		return "", err
+	}
+	file := filepath.Join(c.dir, p.Name)
+	return file, os.WriteFile(file, []byte(got.Status.Token), 0o600)
 }
 
 // waiter runs attempts that go on until they are told to end.
