@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -32,8 +33,8 @@ func blocks(t *testing.T, file string) (out []block) {
 // files of its own.
 func install(t *testing.T) func(dir, text string) (string, error) {
 	t.Helper()
-	bin, state, home, tmp := t.TempDir(), t.TempDir(), t.TempDir(), t.TempDir()
-	if out, err := exec.Command("make", "-C", filepath.Join("..", ".."), "install", "BINDIR="+bin, "BIN="+filepath.Join(tmp, "build")).CombinedOutput(); err != nil {
+	bin, state, home, tmp := filepath.Join(buildDir, "installed"), t.TempDir(), t.TempDir(), t.TempDir()
+	if out, err := makeInstall(); err != nil {
 		t.Fatalf("make install: %v\n%s", err, out)
 	}
 	caches, err := exec.Command("go", "env", "GOCACHE", "GOMODCACHE", "GOPATH").Output()
@@ -52,6 +53,12 @@ func install(t *testing.T) func(dir, text string) (string, error) {
 		return out.String(), err
 	}
 }
+
+// makeInstall installs once for all tests: to link the program takes longer than they do.
+var makeInstall = sync.OnceValues(func() ([]byte, error) {
+	return exec.Command("make", "-C", filepath.Join("..", ".."), "install",
+		"BINDIR="+filepath.Join(buildDir, "installed"), "BIN="+filepath.Join(buildDir, "install", "bulkhead")).CombinedOutput()
+})
 
 func TestEveryCommandOfTheReadmeWorks(t *testing.T) {
 	sh, root, scratch := install(t), filepath.Join("..", ".."), t.TempDir()
