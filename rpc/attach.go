@@ -226,21 +226,19 @@ func (a *attached) changed() <-chan struct{} {
 	return a.session.changed
 }
 
-// over reports whether the run has ended; changed is closed when that may be
-// otherwise.
+// over reports whether the run has ended, durably; changed is closed when that may
+// be otherwise.
 func (a *attached) over(ctx context.Context) (over bool, changed <-chan struct{}, err error) {
 	status, changed, ok := a.server.opts.Engine.Watch(a.session.run, 0)
-	if ok {
-		return status.Run.State.Finished(), changed, nil
+	if ok && !status.Run.State.Finished() {
+		return false, changed, nil
 	}
 	r, err := a.server.opts.Store.Run(ctx, a.session.run)
 	if err != nil || r.State.Finished() {
 		return true, nil, err
 	}
-	// The engine is about to have it.
-	soon := make(chan struct{})
-	time.AfterFunc(a.server.opts.Poll, func() { close(soon) })
-	return false, soon, nil
+	// The engine is about to have it, or to store its end.
+	return false, a.server.soon(), nil
 }
 
 // news sends what the caller does not have yet, and reports whether there was

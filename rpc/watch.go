@@ -55,10 +55,17 @@ type watcher struct {
 // look says how the run stands now.
 func (w *watcher) look(ctx context.Context) (*bulkheadv1.WatchRunResponse, <-chan struct{}, error) {
 	status, changed, ok := w.server.opts.Engine.Watch(w.run, watchRunning)
-	if !ok {
+	if !ok || status.Run.State.Finished() { // which is so once it is stored
 		r, err := w.server.opts.Store.Run(ctx, w.run)
 		if err != nil {
 			return nil, nil, err
+		}
+		if ok && !r.State.Finished() {
+			m := proto.CloneOf(w.sent)
+			if m == nil {
+				m = &bulkheadv1.WatchRunResponse{Run: w.server.message(r)}
+			}
+			return m, w.server.soon(), nil
 		}
 		// What failed last the engine knew, and has told.
 		return &bulkheadv1.WatchRunResponse{Run: RunMessage(r), Failures: w.sent.GetFailures()}, nil, nil
@@ -127,4 +134,14 @@ func (w *watcher) pause(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// soonest is how soon it is looked again for what is about to be stored.
+const soonest = 10 * time.Millisecond
+
+// soon is closed then.
+func (s *Server) soon() <-chan struct{} {
+	c := make(chan struct{})
+	time.AfterFunc(min(s.opts.Poll, soonest), func() { close(c) })
+	return c
 }
