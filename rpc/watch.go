@@ -67,8 +67,10 @@ func (w *watcher) look(ctx context.Context) (*bulkheadv1.WatchRunResponse, <-cha
 			}
 			return m, w.server.soon(), nil
 		}
-		// What failed last the engine knew, and has told.
-		return &bulkheadv1.WatchRunResponse{Run: RunMessage(r), Failures: w.sent.GetFailures()}, nil, nil
+		if !ok { // what failed last the engine knew, and has told
+			return &bulkheadv1.WatchRunResponse{Run: RunMessage(r), Failures: w.sent.GetFailures()}, nil, nil
+		}
+		status.Run = *r
 	}
 	for i := range status.Running {
 		status.Running[i].Item = clipped(status.Running[i].Item)
