@@ -125,8 +125,12 @@ func TestCallersGoOnWhileCertificatesAreRotated(t *testing.T) {
 		})
 	}
 	more := func() { // until everybody has made a whole call since
+		var until [len(calls)]int64
 		for n := range calls {
-			for until := calls[n].Load() + 2; calls[n].Load() < until && ctx.Err() == nil; {
+			until[n] = calls[n].Load() + 2
+		}
+		for n := range calls {
+			for calls[n].Load() < until[n] && ctx.Err() == nil {
 				<-time.After(time.Millisecond)
 			}
 		}
