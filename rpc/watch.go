@@ -55,20 +55,21 @@ type watcher struct {
 // look says how the run stands now.
 func (w *watcher) look(ctx context.Context) (*bulkheadv1.WatchRunResponse, <-chan struct{}, error) {
 	status, changed, ok := w.server.opts.Engine.Watch(w.run, watchRunning)
-	if !ok || status.Run.State.Finished() { // which is so once it is stored
+	if !ok {
 		r, err := w.server.opts.Store.Run(ctx, w.run)
 		if err != nil {
 			return nil, nil, err
 		}
-		if ok && !r.State.Finished() {
-			m := proto.CloneOf(w.sent)
-			if m == nil {
-				m = &bulkheadv1.WatchRunResponse{Run: w.server.message(r)}
-			}
-			return m, w.server.soon(), nil
+		// What failed last the engine knew, and has told.
+		return &bulkheadv1.WatchRunResponse{Run: RunMessage(r), Failures: w.sent.GetFailures()}, nil, nil
+	}
+	if status.Run.State.Finished() { // which is so once it is stored
+		r, err := w.server.opts.Store.Run(ctx, w.run)
+		if err != nil {
+			return nil, nil, err
 		}
-		if !ok { // what failed last the engine knew, and has told
-			return &bulkheadv1.WatchRunResponse{Run: RunMessage(r), Failures: w.sent.GetFailures()}, nil, nil
+		if !r.State.Finished() {
+			return w.asBefore(r), w.server.soon(), nil
 		}
 		status.Run = *r
 	}
@@ -81,6 +82,14 @@ func (w *watcher) look(ctx context.Context) (*bulkheadv1.WatchRunResponse, <-cha
 	m := StatusMessage(status)
 	w.server.lonely(&status.Run, m.GetRun())
 	return m, changed, nil
+}
+
+// asBefore is what was sent last, or how the run is stored.
+func (w *watcher) asBefore(r *bulkhead.Run) *bulkheadv1.WatchRunResponse {
+	if w.sent != nil {
+		return proto.CloneOf(w.sent)
+	}
+	return &bulkheadv1.WatchRunResponse{Run: w.server.message(r)}
 }
 
 // clipped is an item whose values are cut to what a display can show.
