@@ -120,7 +120,7 @@ func invalidValue(value string, err error) string {
 	return fmt.Sprintf("--%s: %s", strings.TrimSuffix(name, `"`), what)
 }
 
-var flagName = regexp.MustCompile(`(?m)^ +(?:-\w, )?--([a-z-]+)`)
+var flagName = regexp.MustCompile(`(?m)^ +(?:-\w, )?--([a-z_-]+)`)
 
 // flagNames are the long names of a command's flags.
 func flagNames(cmd *cobra.Command) (names []string) {
