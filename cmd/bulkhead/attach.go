@@ -108,24 +108,12 @@ func (s *remote) attach(ctx context.Context, r *bulkhead.Run, how attaching) err
 		return err
 	}
 	defer t.end()
-	end, watched := *r, make(chan error, 1)
-	go func() {
-		w := waiting{app: s.app}
-		err := s.watch(ctx, r.ID, func(r *bulkhead.Run, _ bool) (bool, error) {
-			end = *r
-			w.look(r, time.Now())
-			return r.State.Finished(), nil
-		})
-		if err != nil {
-			leave(err) // then there is nobody to wait for
-		}
-		watched <- err
-	}()
+	ended := s.watchScript(ctx, r, leave)
 	err := s.patient.Attach(ctx, t.attachment(how))
 	if err != nil {
 		leave(err)
 	}
-	werr := <-watched
+	end, werr := ended()
 	t.end()
 	switch {
 	case errors.Is(context.Cause(ctx), errLeft), ctx.Err() != nil && errors.Is(err, context.Canceled):
@@ -133,9 +121,9 @@ func (s *remote) attach(ctx context.Context, r *bulkhead.Run, how attaching) err
 	case err != nil || werr != nil:
 		return cmp.Or(err, werr)
 	}
-	s.app.summary(&end, time.Time{})
-	s.app.explain(ctx, s, &end)
-	return s.app.checkPassed(&end, t.passed, exitOf(&end))
+	s.app.summary(end, time.Time{})
+	s.app.explain(ctx, s, end)
+	return s.app.checkPassed(end, t.passed, exitOf(end))
 }
 
 // errLeft: the person has typed ~.

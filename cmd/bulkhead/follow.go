@@ -89,10 +89,10 @@ func (s *remote) followBatch(ctx context.Context, r *bulkhead.Run, f following) 
 	return exitOf(end)
 }
 
-// followScript passes through what a single script writes.
-func (s *remote) followScript(ctx context.Context, r *bulkhead.Run, f following) error {
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
+// watchScript says of a single script why it does not start, until it has ended.
+// What it returns waits for that, and says how. If it cannot be known, stop is told:
+// then there is nobody to wait for.
+func (s *remote) watchScript(ctx context.Context, r *bulkhead.Run, stop context.CancelCauseFunc) func() (*bulkhead.Run, error) {
 	end, watched := *r, make(chan error, 1)
 	go func() {
 		w := waiting{app: s.app}
@@ -102,10 +102,21 @@ func (s *remote) followScript(ctx context.Context, r *bulkhead.Run, f following)
 			return r.State.Finished(), nil
 		})
 		if err != nil {
-			stop(err) // then there is nobody to wait for
+			stop(err)
 		}
 		watched <- err
 	}()
+	return func() (*bulkhead.Run, error) {
+		err := <-watched
+		return &end, err
+	}
+}
+
+// followScript passes through what a single script writes.
+func (s *remote) followScript(ctx context.Context, r *bulkhead.Run, f following) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	ended := s.watchScript(ctx, r, stop)
 	reader := &logReader{app: s.app, home: s, run: r}
 	p, passed := newLinePrinter(reader, 1), error(nil)
 	err := s.followRun(ctx, r.ID, reader.cannotRead, func(_ int64, attempt int, c bulkhead.Chunk) error {
@@ -118,12 +129,13 @@ func (s *remote) followScript(ctx context.Context, r *bulkhead.Run, f following)
 	if ctx.Err() == nil && err != nil {
 		reader.cannotRead(err) // the exit code is to come all the same
 	}
-	if err := <-watched; err != nil {
+	end, err := ended()
+	if err != nil {
 		return err
 	}
-	s.app.summary(&end, time.Time{})
-	s.app.explain(ctx, s, &end)
-	return s.app.checkPassed(&end, passed, cmp.Or(exitOf(&end), reader.unreadable()))
+	s.app.summary(end, time.Time{})
+	s.app.explain(ctx, s, end)
+	return s.app.checkPassed(end, passed, cmp.Or(exitOf(end), reader.unreadable()))
 }
 
 // waitTime is how long a script waits for something before that is said: there is
