@@ -3,10 +3,12 @@ package agent_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -102,10 +104,12 @@ func TestALeaseThatComesToAnInterruptedAgentIsNotStarted(t *testing.T) {
 	s, r := newServer(t), newScripts()
 	ctx, cancel := context.WithCancel(context.Background())
 	l := lease("say", "hello")
+	leaving := make(chan struct{})
 	s.fault = func(method string) fault {
 		switch {
 		case s.attempts[l.GetToken()].given > 0:
 			cancel()
+			<-leaving // or it would not know yet when the lease comes
 		case method == "Exchange":
 			return dropped
 		}
@@ -114,6 +118,7 @@ func TestALeaseThatComesToAnInterruptedAgentIsNotStarted(t *testing.T) {
 	s.add(l)
 	opts := options(t, s, r)
 	opts.Agent.Slots = 1
+	opts.Log = slog.New(slog.NewTextHandler(&said{text: "leaving", told: leaving}, nil))
 	s.set(func() { s.poll = time.Hour })
 	if err := agent.New(opts).Run(ctx); err != nil {
 		t.Error(err)
@@ -351,4 +356,18 @@ func TestWhatIsInTheFolderAndMakesNoSenseStopsNobody(t *testing.T) {
 	if left := names(t, opts.Spool); len(left) != 3 {
 		t.Errorf("the spool has %q", left)
 	}
+}
+
+// said tells when a text is logged.
+type said struct {
+	text string
+	told chan struct{}
+	once sync.Once
+}
+
+func (s *said) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), s.text) {
+		s.once.Do(func() { close(s.told) })
+	}
+	return len(p), nil
 }
