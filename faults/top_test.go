@@ -20,7 +20,12 @@ func TestTopShowsWhatRunsAndGivesTheTerminalBack(t *testing.T) {
 		tt, v := watched(t, 120, 20)
 		// It asks the terminal what it can, and reads the answers as it reads keys.
 		go func() { _, _ = io.Copy(tt.master, v.screen) }()
-		t.Cleanup(func() { _ = v.screen.Close() })
+		t.Cleanup(func() {
+			// Its own Close is not for another goroutine than the one that reads.
+			if answers, ok := v.screen.InputPipe().(io.Closer); ok {
+				_ = answers.Close()
+			}
+		})
 		modes := tt.modes(t)
 		if _, err := tt.slave.WriteString("before\r\n"); err != nil {
 			t.Fatal(err)
