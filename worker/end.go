@@ -23,11 +23,27 @@ func (a *attempt) stop(how bulkhead.How) {
 		return
 	}
 	a.tell(unix.SIGTERM)
-	for !enough() {
-		if a.awaitUntil(until, a.hard) {
+	for wait := lastLook; !enough(); wait = min(2*wait, time.Second) {
+		next := time.Now().Add(wait)
+		if next.After(until) {
+			next = until
+		}
+		if a.awaitUntil(next, a.hard) {
 			a.waitRest(until, unix.SIGTERM, a.hard)
 			return
 		}
+		// Whom the leader starts now is for it to end, or to wait for: what it does to
+		// end well. Whom it was starting is not.
+		a.hunt.again(unix.SIGTERM, a.pid)
+		a.hangUpAgain()
+	}
+}
+
+// hangUpAgain wakes a shell that has noted the hang-up just before it began to wait
+// for a key: bash has this gap. A shell is who ignores SIGTERM in a terminal.
+func (a *attempt) hangUpAgain() {
+	if a.console != nil && a.console.terminal && ignores(a.pid, unix.SIGTERM) {
+		_ = unix.Kill(a.pid, unix.SIGHUP) // ours until it is reaped
 	}
 }
 
@@ -102,20 +118,14 @@ func (a *attempt) tell(sig unix.Signal) (alive int) {
 	h := &a.hunt
 	grouped := !a.reaped()
 	if _, told := h.told[a.pid]; grouped && !told {
-		if err := unix.Kill(-a.pid, sig); err == nil && sig == unix.SIGTERM {
-			if a.console != nil && a.console.terminal {
-				_ = unix.Kill(-a.pid, unix.SIGHUP) // a shell heeds it, and not SIGTERM
-			}
-			_ = unix.Kill(-a.pid, unix.SIGCONT)
-		}
-		h.note(a.pid)
+		a.tellGroup(sig)
 	}
 	alive, err := h.tell(sig, func(pid int) bool {
 		if !grouped || pid == a.pid {
 			return grouped // the leader's status is for reap
 		}
-		if group, err := unix.Getpgid(pid); err == nil && group == a.pid && sig == unix.SIGTERM {
-			h.note(pid)
+		if _, told := h.told[pid]; !told && sig == unix.SIGTERM && a.inGroup(pid) {
+			h.note(pid, imageOf(pid)) // born since tellGroup looked; it may be what the leader does to end well
 		}
 		return false
 	})
@@ -124,6 +134,34 @@ func (a *attempt) tell(sig unix.Signal) (alive int) {
 		a.note = fmt.Sprintf("processes of another user were left running: %v", sortedKeys(h.denied))
 	}
 	return alive
+}
+
+// tellGroup signals the leader and the other processes of its group.
+func (a *attempt) tellGroup(sig unix.Signal) {
+	h := &a.hunt
+	group := map[int]image{a.pid: imageOf(a.pid)}
+	if sig == unix.SIGTERM {
+		_ = h.procs.each(h.from(), func(pid int) bool {
+			if a.inGroup(pid) {
+				group[pid] = imageOf(pid)
+			}
+			return true
+		})
+	}
+	if err := unix.Kill(-a.pid, sig); err == nil && sig == unix.SIGTERM {
+		if a.console != nil && a.console.terminal {
+			_ = unix.Kill(-a.pid, unix.SIGHUP) // a shell heeds it, and not SIGTERM
+		}
+		_ = unix.Kill(-a.pid, unix.SIGCONT)
+	}
+	for pid, as := range group {
+		h.note(pid, as)
+	}
+}
+
+func (a *attempt) inGroup(pid int) bool {
+	group, err := unix.Getpgid(pid)
+	return err == nil && group == a.pid
 }
 
 func (a *attempt) cannotLook(err error) {

@@ -57,6 +57,12 @@ func TestStopping(t *testing.T) {
 		"who runs elsewhere is stopped at the same time": {
 			`setsid sh -c 'trap "exit 9" TERM; echo up; while :; do sleep 0.01; done' & trap "wait; exit 8" TERM; wait`, time.Hour,
 			bulkhead.Result{ExitCode: 8}},
+		"who was told as another program is told again": {
+			`bash -c 'trap "exec sleep 1000" TERM; echo up; while :; do sleep 0.01; done' & trap "exit 8" TERM; wait`, time.Hour,
+			bulkhead.Result{ExitCode: 8}},
+		"who was told as another program is told again while its script waits for it": {
+			`bash -c 'trap "exec sleep 1000" TERM; echo up; while :; do sleep 0.01; done' & trap : TERM; wait; wait; exit 8`, time.Hour,
+			bulkhead.Result{ExitCode: 8}},
 		"a daemon that wants to stay goes too": {
 			daemon + "exec sleep 1000", 50 * time.Millisecond,
 			bulkhead.Result{Signal: int(syscall.SIGTERM)}},

@@ -28,7 +28,7 @@ type hunt struct {
 	// nested are owners that belong here: a script may be a Bulkhead itself.
 	nested []uint64
 
-	told   map[int]struct{} // got the current signal
+	told   map[int]image    // got the current signal, as which program
 	denied map[int]struct{} // belong to another user; we may not end them
 	newest time.Time        // when one was told
 	count  int              // how many were
@@ -124,12 +124,13 @@ func (h *hunt) tellOne(pid int, sig unix.Signal) (alive bool) {
 	if n, err := unix.Poll(dead, 0); err == nil && n > 0 || !h.belongs(pid) {
 		return false // a zombie that its parent has to reap, or another one
 	}
-	if _, ok := h.told[pid]; ok {
+	now := imageOf(pid)
+	if then, ok := h.told[pid]; ok && then == now {
 		return true
 	}
 	switch unix.PidfdSendSignal(fd, sig, nil, 0) {
 	case nil:
-		h.note(pid)
+		h.note(pid, now)
 		if sig == unix.SIGTERM { // a stopped process notices it when it goes on
 			_ = unix.PidfdSendSignal(fd, unix.SIGCONT, nil, 0)
 		}
@@ -143,11 +144,21 @@ func (h *hunt) tellOne(pid int, sig unix.Signal) (alive bool) {
 	return false
 }
 
-func (h *hunt) note(pid int) {
-	if h.told == nil {
-		h.told = map[int]struct{}{}
+// again tells those who were told while they were another program, see image. The
+// leader has to be spared: it is reaped elsewhere.
+func (h *hunt) again(sig unix.Signal, leader int) {
+	for pid, as := range h.told {
+		if pid != leader && imageOf(pid) != as {
+			h.tellOne(pid, sig)
+		}
 	}
-	h.told[pid] = struct{}{}
+}
+
+func (h *hunt) note(pid int, as image) {
+	if h.told == nil {
+		h.told = map[int]image{}
+	}
+	h.told[pid] = as
 	h.newest = time.Now()
 	h.count++
 }

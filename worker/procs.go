@@ -179,17 +179,53 @@ func nextEntry(entries []byte) (pid int, rest []byte) {
 	return pid, entries[size:]
 }
 
-// parentOf reads the fourth field of /proc/PID/stat; 0 if there is none. The
-// second field may hold anything, but ends at the last parenthesis.
+// parentOf is 0 if there is none.
 func parentOf(pid int) int {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0
-	}
-	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
+	_, fields := statOf(pid)
 	if len(fields) < 2 {
 		return 0
 	}
 	parent, _ := strconv.Atoi(string(fields[1]))
 	return parent
+}
+
+// image tells the program that a process executes from the one that it executed
+// before. A signal that comes between fork and exec is the parent's program's,
+// which runs in the child too: where that one ignores it or handles it by a note to
+// itself, as an interactive shell does, it is lost with the exec.
+type image struct {
+	name  string
+	stack string // where it starts; the kernel draws lots for it at each exec
+}
+
+func imageOf(pid int) image {
+	const startstack = 28 - 3
+	name, fields := statOf(pid)
+	if len(fields) <= startstack {
+		return image{}
+	}
+	return image{name: string(name), stack: string(fields[startstack])}
+}
+
+// statOf reads /proc/PID/stat from its third field. The second, the name, may hold
+// anything, but ends at the last parenthesis.
+func statOf(pid int) (name []byte, fields [][]byte) {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return nil, nil
+	}
+	end := bytes.LastIndexByte(text, ')') + 1
+	return text[:end], bytes.Fields(text[end:])
+}
+
+// ignores asks /proc/PID/status whether a process ignores a signal.
+func ignores(pid int, sig unix.Signal) bool {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return false
+	}
+	_, mask, _ := bytes.Cut(text, []byte("\nSigIgn:\t"))
+	mask, _, _ = bytes.Cut(mask, []byte("\n"))
+	bits, err := strconv.ParseUint(string(mask), 16, 64)
+	return err == nil && bits&(1<<(sig-1)) != 0
 }
