@@ -73,7 +73,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.SetErr(a.stderr)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err != nil && !a.began {
-		err = usageError(cmd, err)
+		err = usageError(cmd, args, err)
 	}
 	return a.report(err)
 }

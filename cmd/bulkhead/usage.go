@@ -89,7 +89,11 @@ type (
 
 // usageError makes what cobra found wrong with the command line an error with a
 // hint. Such an error comes before the command began.
-func usageError(cmd *cobra.Command, err error) error {
+func usageError(cmd *cobra.Command, args []string, err error) error {
+	// The flag of a misspelt command is unknown to the command above it.
+	if at := strings.Count(cmd.CommandPath(), " "); cmd.HasSubCommands() && at < len(args) && !strings.HasPrefix(args[at], "-") {
+		return unknownCommand(cmd, args[at:])
+	}
 	if _, ok := errors.AsType[*bulkhead.Error](err); ok {
 		return err
 	}
