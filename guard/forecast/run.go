@@ -1,0 +1,209 @@
+package forecast
+
+import "math"
+
+// scales are the widths of a step, in hours: two minutes to a day.
+var scales = []float64{2.0 / 60, 6.0 / 60, 20.0 / 60, 1, 3, 9, 24}
+
+// enough is how many changes from step to step a growth is seen in: 14 minutes at
+// the first scale, five steps at the others.
+func enough(scale int) int {
+	if scale == 0 {
+		return 7
+	}
+	return 5
+}
+
+// run is the growth that one scale shows at the end of a series. Times are in hours
+// from the newest sample.
+type run struct {
+	width   float64
+	b       []sample  // the steps
+	y       []float64 // their values without jumps
+	start   int       // the first step of the growth
+	since   float64
+	base    float64
+	gain    float64 // since the start, without jumps
+	rate    float64
+	error   float64 // of rate, with 90 %
+	spread  float64
+	bend    float64
+	level   float64
+	beyond  float64 // by how much it is more than the past did; 0: there is not enough past
+	past    float64 // hours that are known before the start
+	returns bool    // it has been cleaned up twice, and is not above that
+}
+
+// examine looks whether a series grows at its end in steps of a width: nearly each
+// of the last k changes is up, none is most of it.
+func examine(s []sample, width float64, k int) (run, bool) {
+	b := steps(s, width)
+	n := len(b)
+	if n <= k || b[n-1].t-b[n-1-k].t > float64(k+3)*width {
+		return run{}, false
+	}
+	y, drops := smooth(b)
+	if !steady(y[n-1-k:]) {
+		return run{}, false
+	}
+	r := run{width: width, b: b, y: y}
+	r.begin(n-1-k, n-1)
+	r.measure()
+	r.compare(k, s[0].t)
+	r.returning(drops)
+	return r, true
+}
+
+// steady is whether values go up all the time: of seven changes one may not, and the
+// end must not be still.
+func steady(y []float64) bool {
+	gain := y[len(y)-1] - y[0]
+	if gain <= 0 {
+		return false
+	}
+	still, most, down := 0, 0.0, 0.0
+	for i := 1; i < len(y); i++ {
+		d := y[i] - y[i-1]
+		most = max(most, d)
+		if d <= 0 {
+			still++
+			down -= d
+		}
+	}
+	if still > (len(y)-1)/7 || most > gain/2 || down > gain/8 {
+		return false
+	}
+	return y[len(y)-1] > y[len(y)-3]
+}
+
+// block is how many steps together say whether there was growth already, and a pause
+// may be as long as a third of what followed.
+const block = 3
+
+// begin goes back from the steps that are known to grow to where that began.
+func (r *run) begin(first, last int) {
+	start := first
+	mean := func(from, to int) float64 { return (r.y[to] - r.y[from]) / (r.b[to].t - r.b[from].t) }
+	for start > 0 {
+		rate := mean(start, last)
+		next := -1
+		for p := start; p > 0 && start-p <= max(2, (last-start)/3); p-- {
+			if from := max(0, p-block); mean(from, p) >= 0.4*rate && (p == start || mean(max(0, p-2*block), p) >= 0.4*rate) {
+				next = p - 1
+				break
+			}
+		}
+		if next < 0 {
+			break
+		}
+		start = next
+	}
+	r.start = start
+	r.base = r.b[start].v
+	r.gain = r.y[last] - r.y[start]
+}
+
+// measure finds the rate, its error, and whether it changes.
+func (r *run) measure() {
+	t, y := r.grown()
+	r.rate = slope(t, y)
+	r.spread, r.error = scatter(t, y, r.rate)
+	r.since = r.onset(t, y)
+	r.curve(t, y)
+}
+
+// grown are the times and values since the start.
+func (r *run) grown() (t, y []float64) {
+	for i := r.start; i < len(r.b); i++ {
+		t = append(t, r.b[i].t)
+		y = append(y, r.y[i])
+	}
+	return t, y
+}
+
+// onset is where the line of the growth meets the level before it.
+func (r *run) onset(t, y []float64) float64 {
+	if r.start == 0 || r.rate <= 0 {
+		return t[0]
+	}
+	before := append([]float64(nil), r.y[max(0, r.start-6):r.start+1]...)
+	m := min(len(t), 12) // the beginning of the growth, should it have changed since
+	rate := slope(t[:m], y[:m])
+	if rate <= 0 {
+		return t[0]
+	}
+	at := (median(before) - level(t[:m], y[:m], rate)) / rate
+	return min(max(at, t[0]-2*r.width), t[0]+2*r.width)
+}
+
+// compare says how the last k changes stand to what the series did in the same time
+// before the growth.
+func (r *run) compare(k int, oldest float64) {
+	r.past = r.b[r.start].t - oldest
+	var moves []float64
+	for i := k; i <= r.start; i++ {
+		moves = append(moves, math.Abs(r.y[i]-r.y[i-k])/(r.b[i].t-r.b[i-k].t))
+	}
+	if len(moves) < 2*k {
+		return
+	}
+	n := len(r.y) - 1
+	last := (r.y[n] - r.y[n-k]) / (r.b[n].t - r.b[n-k].t)
+	usual := quantile(moves, 0.95)
+	if usual == 0 {
+		r.beyond = math.Inf(1)
+		return
+	}
+	r.beyond = last / usual
+}
+
+// returning sees a saw: twice it was cleaned up since the growth began, and it is not
+// above where that happened.
+func (r *run) returning(drops []int) {
+	count, peak := 0, 0.0
+	for _, d := range drops {
+		// A clean-up takes at least half of what has grown.
+		if d > r.start && r.b[d-1].v-r.b[d].v > (r.b[d-1].v-r.base)/2 {
+			count++
+			peak = max(peak, r.b[d-1].v-r.base)
+		}
+	}
+	r.returns = count >= 2 && r.b[len(r.b)-1].v-r.base < 1.15*peak
+}
+
+// growth is whether the run is one to tell people about.
+func (r *run) growth() bool {
+	if r.returns || r.gain < minGain {
+		return false
+	}
+	base := math.Abs(r.base)
+	switch {
+	case r.beyond == 0: // nothing is known from before
+		return r.gain >= 0.05*base && (r.rate >= cycleRate*base || r.gain >= cycleRise*base)
+	case r.beyond < 2:
+		return false
+	case r.past >= knownDay:
+		return true
+	}
+	return r.rate >= cycleRate*base || r.gain >= cycleRise*base
+}
+
+// confidence is high for what went on for long, is known exactly, and is far beyond
+// what was before.
+func (r *run) confidence() float64 {
+	long := 1 - math.Exp2(-float64(len(r.b)-r.start)/6)
+	exact := 1 / (1 + r.error/r.rate)
+	rare := 0.8
+	if r.beyond > 0 {
+		rare = 1 - math.Exp2(-r.beyond)
+	}
+	return long * exact * rare
+}
+
+// refine takes the start from a smaller scale that saw the same.
+func (r *run) refine(smaller *run) {
+	if smaller == nil || smaller.start == 0 || math.Abs(smaller.since-r.since) > 2*r.width {
+		return
+	}
+	r.since, r.base = smaller.since, smaller.base
+}
