@@ -52,17 +52,23 @@ type Trend struct {
 	spread float64 // of the values around the line, one standard deviation
 }
 
-// minGain is below what a growth is nothing to tell anybody about: a CronJob's
-// history (1 to 10), the ReplicaSets a Deployment keeps (10), a namespace's own service
-// account, tokens and role bindings. A loop of 224/h has made as many in 8 minutes.
-const minGain = 30
+// minGain is below what a growth is nothing to tell anybody about: CronJobs'
+// histories (1 to 10 each), the ReplicaSets a Deployment keeps (10), what a namespace
+// begins with. A loop of 224/h has made as many in 11 minutes. What takes longer must
+// have made more: slowest, in an hour, is 336 in a week.
+const (
+	minGain = 40
+	slowest = 2
+)
 
 // What a healthy daily cycle of ±10 % may do. As a sine it rises by at most
-// 2π/24 × 10 % = 2.6 % of its mean in an hour, and by 22 % from its lowest point. What is
-// above both with some room is not a cycle, also for who has not yet seen a day.
+// 2π/24 × 10 % = 2.6 % of its mean in an hour, and by 22 % from its lowest point; what
+// wanders beside that by one percent adds some. What is above all of it is not a cycle, also
+// for who has not yet seen a day.
 const (
-	cycleRate = 0.033
-	cycleRise = 0.30
+	cycleStart = 0.06
+	cycleRate  = 0.033
+	cycleRise  = 0.30
 )
 
 // knownDay is how much of a series' own past, in hours, tells whether it has a cycle.
@@ -85,9 +91,7 @@ func Of(points []Point) Trend {
 		if !t.Growing && r.growth() {
 			t.Growing = true
 		}
-		// A larger scale is more exact as long as it says the same.
-		if chosen == nil || (r.rate > chosen.rate/1.5 && r.rate < chosen.rate*1.5) || (r.growth() && !chosen.growth()) {
-			r.refine(chosen)
+		if chosen == nil || r.better(chosen) {
 			chosen = &r
 		}
 	}

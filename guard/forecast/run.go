@@ -1,6 +1,9 @@
 package forecast
 
-import "math"
+import (
+	"math"
+	"sort"
+)
 
 // scales are the widths of a step, in hours: two minutes to a day.
 var scales = []float64{2.0 / 60, 6.0 / 60, 20.0 / 60, 1, 3, 9, 24}
@@ -43,11 +46,16 @@ func examine(s []sample, width float64, k int) (run, bool) {
 		return run{}, false
 	}
 	y, drops := smooth(b)
-	if !steady(y[n-1-k:]) {
+	if !steady(y[n-1-k:]) || (width > atOnce && leap(s, b[n-1-k].t-width/2) > (y[n-1]-y[n-1-k])*mostAtOnce) {
 		return run{}, false
 	}
 	r := run{width: width, b: b, y: y}
 	r.begin(n-1-k, n-1)
+	// What came and went looks like growth when only its end was taken for a jump.
+	// Growth that was seen for long may lose what it likes to a clean-up.
+	if n-1-r.start < 3*k && b[n-1].v-r.base < r.gain/2 {
+		return run{}, false
+	}
 	r.measure()
 	r.compare(k, s[0].t)
 	r.returning(drops)
@@ -74,6 +82,26 @@ func steady(y []float64) bool {
 		return false
 	}
 	return y[len(y)-1] > y[len(y)-3]
+}
+
+// mostAtOnce is the share of a growth that may come at once: two namespaces that
+// appear within an hour are none, batches that come each hour are, from the third on.
+const mostAtOnce = 0.35
+
+// atOnce is within four minutes, in hours.
+const atOnce = 4.0 / 60
+
+// leap is the most that was added at once since a time.
+func leap(s []sample, since float64) float64 {
+	first := sort.Search(len(s), func(i int) bool { return s[i].t >= since })
+	most := 0.0
+	for i, from := first, first; i < len(s); i++ {
+		for s[i].t-s[from].t > atOnce && from < i-1 {
+			from++
+		}
+		most = max(most, s[i].v-s[from].v)
+	}
+	return most
 }
 
 // block is how many steps together say whether there was growth already, and a pause
@@ -171,39 +199,42 @@ func (r *run) returning(drops []int) {
 	r.returns = count >= 2 && r.b[len(r.b)-1].v-r.base < 1.15*peak
 }
 
-// growth is whether the run is one to tell people about.
-func (r *run) growth() bool {
-	if r.returns || r.gain < minGain {
-		return false
-	}
+// need is how much growth since the start is more than health explains.
+func (r *run) need() float64 {
+	age := r.b[len(r.b)-1].t - r.b[r.start].t
 	base := math.Abs(r.base)
-	switch {
-	case r.beyond == 0: // nothing is known from before
-		return r.gain >= 0.05*base && (r.rate >= cycleRate*base || r.gain >= cycleRise*base)
-	case r.beyond < 2:
-		return false
-	case r.past >= knownDay:
-		return true
+	if r.past >= knownDay && r.beyond > 0 {
+		return max(minGain+slowest*age, base*min(0.20, cycleStart+0.01*age))
 	}
-	return r.rate >= cycleRate*base || r.gain >= cycleRise*base
+	return max(minGain+slowest*age, base*min(cycleRise, cycleStart+cycleRate*age))
 }
 
-// confidence is high for what went on for long, is known exactly, and is far beyond
-// what was before.
+// growth is whether the run is one to tell people about.
+func (r *run) growth() bool {
+	more := 2.5
+	if r.width == scales[0] {
+		more = 4 // asked each minute of a week, chance has many chances
+	}
+	return !r.returns && r.gain >= r.need() && r.error < r.rate/4 && (r.beyond == 0 || r.beyond >= more)
+}
+
+// confidence is high for what is known exactly, is far beyond what was before, and
+// has already made far more than health would.
 func (r *run) confidence() float64 {
-	long := 1 - math.Exp2(-float64(len(r.b)-r.start)/6)
 	exact := 1 / (1 + r.error/r.rate)
+	much := 1 - math.Exp2(-r.gain/r.need())
 	rare := 0.8
 	if r.beyond > 0 {
 		rare = 1 - math.Exp2(-r.beyond)
 	}
-	return long * exact * rare
+	return exact * much * rare
 }
 
-// refine takes the start from a smaller scale that saw the same.
-func (r *run) refine(smaller *run) {
-	if smaller == nil || smaller.start == 0 || math.Abs(smaller.since-r.since) > 2*r.width {
-		return
+// better is whether a larger scale shows what a smaller one cannot: growth at all, or
+// that the same growth has gone on for longer.
+func (r *run) better(smaller *run) bool {
+	if r.growth() != smaller.growth() {
+		return r.growth()
 	}
-	r.since, r.base = smaller.since, smaller.base
+	return r.since < smaller.since-2*r.width && r.rate > smaller.rate/1.5 && r.rate < smaller.rate*1.5
 }

@@ -89,7 +89,7 @@ func smooth(b []sample) (y []float64, drops []int) {
 		for k := range near {
 			near[k] = math.Abs(near[k] - typical)
 		}
-		if math.Abs(rate-typical) > max(8*median(near), 3*math.Abs(typical)) {
+		if math.Abs(rate-typical) > max(6*median(near), 3*math.Abs(typical)) {
 			if rate < typical {
 				drops = append(drops, i+1)
 			}
