@@ -17,6 +17,7 @@ import (
 	"connectrpc.com/connect"
 
 	"bulkhead.dev/bulkhead/cmd/bulkhead/packed"
+	"bulkhead.dev/bulkhead/guard/footprint"
 )
 
 //go:embed whole.zst
@@ -37,6 +38,11 @@ func clusterNamespace(*serverAddress) (string, error) { return "", becomeWhole()
 
 // install is `bulkhead install`, of the whole program.
 func (a *app) install(*installFlags) error { return becomeWhole() }
+
+// count is the whole program's, which this is by then.
+func (a *app) count(context.Context, []footprint.Count) (map[footprint.Count]int64, error) {
+	return nil, becomeWhole()
+}
 
 // becomeWhole returns only if it cannot.
 func becomeWhole() error { return packed.Exec(whole, arguments, os.Environ()) }
