@@ -51,6 +51,8 @@ const (
 	RequestCancel RequestKind = "cancel"
 	RequestLimit  RequestKind = "limit"
 	RequestRetry  RequestKind = "retry"
+	// RequestLook asks the owner to look at the brakes, and nothing of the run.
+	RequestLook RequestKind = "look"
 )
 
 // Selection says which finished items to queue again: those in one of the

@@ -74,9 +74,11 @@ type Ruling struct {
 
 // Brake is a verdict that a person gave.
 type Brake struct {
-	ID      int64     `json:"id"`
-	Scope   Scope     `json:"scope"`
-	Reason  string    `json:"reason"`
+	ID     int64  `json:"id"`
+	Scope  Scope  `json:"scope"`
+	Reason string `json:"reason"`
+	// Factor is by what it multiplies how much runs at once, above 0 and below 1; 0: nothing starts.
+	Factor  float64   `json:"factor,omitempty"`
 	Owner   string    `json:"owner"`
 	Since   time.Time `json:"since"`
 	Expires time.Time `json:"expires,omitzero"` // zero: it stays until it is lifted

@@ -230,6 +230,9 @@ func (e *Engine) decide(b *bulkhead.Batch, now time.Time) (Decision, []*grant) {
 	for i, r := range e.runs {
 		r.nextStart = d.NextStart[i]
 		r.setWait(d.Waits[i])
+		if r.State == bulkhead.RunRunning && e.hold == "" {
+			r.Held = d.Held[i] && r.Ending == 0
+		}
 	}
 	return d, grants
 }

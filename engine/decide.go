@@ -57,6 +57,16 @@ type RunView struct {
 	NextDue time.Time
 	// NoWorker is why no worker takes what may start; "": all are busy.
 	NoWorker string
+	// Verdict is what rulings come to for this run. One that slows multiplies Limit.
+	Verdict bulkhead.Verdict
+	// Caps are those that count this run, as indices into Snapshot.Caps.
+	Caps []int
+}
+
+// Cap is a limit that several runs share.
+type Cap struct {
+	Limit, Running int    // at once; live leases
+	Reason         string // in words where Limit comes from
 }
 
 // Snapshot is everything a decision depends on. Decide reads it and changes
@@ -68,7 +78,11 @@ type Snapshot struct {
 	InUse map[PoolKey]int  // live leases by pool
 	Held  map[string]int   // live leases by owner of the run
 	Runs  []RunView        // oldest first
-	Stop  bulkhead.Verdict // brake on everything
+	Stop  bulkhead.Verdict // nothing may start: the store cannot be written
+	Caps  []Cap
+	// Pools are the verdicts on single pools: who needs one that is stopped does not start,
+	// and of one that is slowed the slots are multiplied.
+	Pools map[PoolKey]bulkhead.Verdict
 }
 
 // Start says that the first waiting item of a group gets a lease.
@@ -79,6 +93,7 @@ type Decision struct {
 	Starts    []Start
 	NextStart []time.Time // of each run, after Starts
 	Waits     []string    // of each run: why its next item does not start; "" when nothing waits
+	Held      []bool      // of each run: items wait, and a verdict lets none of them start
 	Wake      time.Time   // when to decide again without an event; zero: not before an event
 }
 
@@ -106,6 +121,7 @@ type decider struct {
 	idle map[bulkhead.Kind]int // less those that got something to do
 	used map[PoolKey]int       // taken by this decision, on top of s.InUse
 	held map[string]int        // likewise by owner
+	caps []int                 // likewise by Snapshot.Caps
 	runs []candidate
 	out  Decision
 }
@@ -115,20 +131,23 @@ type candidate struct {
 	running int
 	next    time.Time // NextStart so far
 	queue   groupHeap // groups that may still have a startable item
+	limit   int       // Limit, slowed
 	blocked Need      // the first pool that kept an item back
 	isFull  bool      // blocked is set
+	free    bool      // some pool kept an item back that is not stopped
 }
 
 func newDecider(s *Snapshot) *decider {
-	d := &decider{s: s, idle: maps.Clone(s.Idle), used: map[PoolKey]int{}, held: map[string]int{}, runs: make([]candidate, len(s.Runs))}
+	d := &decider{s: s, idle: maps.Clone(s.Idle), used: map[PoolKey]int{}, held: map[string]int{},
+		caps: make([]int, len(s.Caps)), runs: make([]candidate, len(s.Runs))}
 	d.out.NextStart = make([]time.Time, len(s.Runs))
-	d.out.Waits = make([]string, len(s.Runs))
+	d.out.Waits, d.out.Held = make([]string, len(s.Runs)), make([]bool, len(s.Runs))
 	for i := range s.Runs {
 		r := &s.Runs[i]
 		c := &d.runs[i]
-		c.running, c.next = r.Running, r.NextStart
+		c.running, c.next, c.limit = r.Running, r.NextStart, r.Verdict.Slowed(r.Limit)
 		d.out.NextStart[i] = r.NextStart
-		if r.Stop != "" || s.Stop.Stops() || s.Idle[r.Kind] == 0 {
+		if r.Stop != "" || s.Stop.Stops() || r.Verdict.Stops() || s.Idle[r.Kind] == 0 {
 			continue
 		}
 		for g := range r.Groups {
@@ -170,7 +189,7 @@ func (d *decider) before(a, b int) bool {
 // that item's group on top of the queue.
 func (d *decider) startable(i int) bool {
 	r, c := &d.s.Runs[i], &d.runs[i]
-	if c.running >= r.Limit || len(c.queue) == 0 || d.idle[r.Kind] == 0 {
+	if c.running >= c.limit || len(c.queue) == 0 || d.idle[r.Kind] == 0 || d.capped(r) >= 0 {
 		return false
 	}
 	if r.Interval > 0 && c.next.After(d.s.Now) {
@@ -184,6 +203,7 @@ func (d *decider) startable(i int) bool {
 		if !c.isFull {
 			c.blocked, c.isFull = need, true
 		}
+		c.free = c.free || !d.s.Pools[need.Pool].Stops()
 		heap.Pop(&c.queue) // pools only fill up within a decision
 	}
 	return false
@@ -191,11 +211,22 @@ func (d *decider) startable(i int) bool {
 
 func (d *decider) full(needs []Need) (Need, bool) {
 	for _, n := range needs {
-		if d.s.InUse[n.Pool]+d.used[n.Pool] >= n.Slots {
+		v := d.s.Pools[n.Pool]
+		if v.Stops() || d.s.InUse[n.Pool]+d.used[n.Pool] >= v.Slowed(n.Slots) {
 			return n, true
 		}
 	}
 	return Need{}, false
+}
+
+// capped is the first cap that the run has reached, or -1.
+func (d *decider) capped(r *RunView) int {
+	for _, i := range r.Caps {
+		if d.s.Caps[i].Running+d.caps[i] >= d.s.Caps[i].Limit {
+			return i
+		}
+	}
+	return -1
 }
 
 func (d *decider) start(i int) {
@@ -207,6 +238,9 @@ func (d *decider) start(i int) {
 	}
 	d.held[r.Owner]++
 	d.idle[r.Kind]--
+	for _, at := range r.Caps {
+		d.caps[at]++
+	}
 	c.running++
 	if r.Interval > 0 {
 		if earliest := d.s.Now.Add(-rateSlack); c.next.Before(earliest) {
@@ -237,13 +271,22 @@ func (d *decider) wait(i int) string {
 	if waiting == 0 && r.NextDue.IsZero() {
 		return ""
 	}
+	capped := d.capped(r)
 	switch {
 	case d.s.Stop.Stops():
+		d.out.Held[i] = true
 		return d.s.Stop.Reason
 	case r.Stop != "":
 		return r.Stop
-	case c.running >= r.Limit:
+	case r.Verdict.Stops():
+		d.out.Held[i] = true
+		return r.Verdict.Reason
+	case c.running >= c.limit && c.limit < r.Limit:
+		return fmt.Sprintf("limit: %d of %d: slowed: %s", c.limit, r.Limit, r.Verdict.Reason)
+	case c.running >= c.limit:
 		return r.LimitReason
+	case capped >= 0:
+		return d.s.Caps[capped].Reason
 	case waiting == 0:
 		d.wake(r.NextDue)
 		return "retry: the next attempt is due at " + r.NextDue.Format(time.TimeOnly)
@@ -251,9 +294,22 @@ func (d *decider) wait(i int) string {
 		d.wake(c.next)
 		return fmt.Sprintf("rate: one start every %s", r.Interval.Round(time.Millisecond))
 	case c.isFull && len(c.queue) == 0:
-		return fmt.Sprintf("pool %s: all %d in use", c.blocked.Pool, c.blocked.Slots)
+		d.out.Held[i] = !c.free
+		return d.poolReason(c.blocked)
 	}
 	return cmp.Or(r.NoWorker, "worker: all are busy")
+}
+
+func (d *decider) poolReason(n Need) string {
+	v := d.s.Pools[n.Pool]
+	slots := v.Slowed(n.Slots)
+	switch {
+	case v.Stops():
+		return v.Reason
+	case slots < n.Slots:
+		return fmt.Sprintf("pool %s: all %d of %d in use: slowed: %s", n.Pool, slots, n.Slots, v.Reason)
+	}
+	return fmt.Sprintf("pool %s: all %d in use", n.Pool, n.Slots)
 }
 
 func (d *decider) wake(at time.Time) {

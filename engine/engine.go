@@ -36,6 +36,8 @@ type Store interface {
 	Commit(context.Context, *bulkhead.Batch) error
 	Items
 	Requests
+	// Brakes are those that there are, the expired ones too.
+	Brakes(ctx context.Context) ([]bulkhead.Brake, error)
 }
 
 // Items reads what a run still has to do.
@@ -89,7 +91,14 @@ type Options struct {
 	// and of one that is over. One that goes on because items are retried starts again.
 	Began func(r *bulkhead.Run, again bool)
 	Over  func(*bulkhead.Run)
-	// Poll is how often requests of other processes are looked for; default 100 ms.
+	// Rulings are verdicts beside the brakes in the store, at most MaxRulings. It is
+	// asked before every decision: it must be quick, and must not call the engine.
+	Rulings func() []bulkhead.Ruling
+	// Ramp is in what time the number of starts at once doubles after a verdict was
+	// lifted; default 10 s.
+	Ramp time.Duration
+	// Poll is how often requests of other processes, and brakes, are looked for;
+	// default 100 ms.
 	Poll time.Duration
 }
 
@@ -109,6 +118,7 @@ type Engine struct {
 	draining string // why nothing more starts in this process; "" while it does
 	failures []Failure
 	pools    pools
+	rules    rules
 
 	idle    []*ask           // ask for a lease and have none yet
 	ended   []*ask           // carry a result that is not durable yet
@@ -145,6 +155,9 @@ func New(opts Options) *Engine {
 	}
 	if opts.Probe == nil {
 		opts.Probe = func() error { return nil }
+	}
+	if opts.Ramp == 0 {
+		opts.Ramp = 10 * time.Second
 	}
 	if opts.Poll == 0 {
 		opts.Poll = 100 * time.Millisecond
@@ -240,8 +253,10 @@ func (e *Engine) turn(ctx context.Context) (time.Time, error) {
 		e.Hold(storeReason(err)) // results are still taken and stored
 	}
 	now := e.opts.Now()
+	given := e.given()
 	b := &bulkhead.Batch{}
 	e.mu.Lock()
+	e.rules.set(given, now)
 	err := e.finishEnded(b, now)
 	if err == nil {
 		err = e.expire(b, now)
@@ -322,7 +337,7 @@ func (e *Engine) reportRuns(b *bulkhead.Batch, grants []*grant) {
 func (e *Engine) nextWake(d Decision, until time.Time) time.Time {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	wake := sooner(d.Wake, until)
+	wake := sooner(sooner(d.Wake, until), e.rules.wake)
 	if e.hold != "" {
 		wake = sooner(wake, e.nextProbe)
 	}
@@ -379,7 +394,10 @@ func (e *Engine) snapshot(now time.Time) Snapshot {
 		if e.tooMany(s.Runs[i].Limit) {
 			s.Runs[i].Limit, s.Runs[i].LimitReason = e.opts.Room, e.roomReason(r.Limit)
 		}
+		s.Runs[i].Verdict = e.rules.judge(r)
 	}
+	s.Pools = e.rules.pools
+	e.capRamps(&s)
 	return s
 }
 
@@ -396,6 +414,11 @@ func (e *Engine) Adopt(ctx context.Context, stored *bulkhead.Run) error {
 	r, err := newRun(stored)
 	if err != nil {
 		return err
+	}
+	if !e.rules.read { // before anything starts
+		if err := e.readBrakes(ctx); err != nil {
+			return err
+		}
 	}
 	leases, err := e.opts.Store.Leases(ctx, r.ID)
 	if err != nil {
@@ -431,7 +454,7 @@ func (e *Engine) Adopt(ctx context.Context, stored *bulkhead.Run) error {
 	} else {
 		// Nothing to say that was not said: a new run costs no commit here. Its
 		// mark goes with its first lease, before which there is nothing to end.
-		r.savedAt, r.savedReason = e.opts.Now(), r.shown()
+		r.savedAt, r.savedReason, r.savedHeld = e.opts.Now(), r.shown(), r.Held
 	}
 	e.mu.Unlock()
 	if err == nil {

@@ -27,6 +27,9 @@ func (e *Engine) lookForRequests(ctx context.Context, force bool) error {
 	if !changed && !force {
 		return unsure
 	}
+	if err := e.readBrakes(ctx); err != nil {
+		return err
+	}
 	// Also when the store is not what it should be: that somebody cancels the run
 	// may still come through.
 	runs, err := e.asked(ctx)
@@ -55,6 +58,12 @@ func (e *Engine) lookForRequests(ctx context.Context, force bool) error {
 // pointless meanwhile is only removed.
 func (e *Engine) carryOut(ctx context.Context, r *run, q bulkhead.Request) error {
 	switch q.Kind {
+	case bulkhead.RequestLook:
+		// A brake may have come between the look at them and that at the requests.
+		if err := e.readBrakes(ctx); err != nil {
+			return err
+		}
+		return e.commit(ctx, &bulkhead.Batch{Requests: []int64{q.ID}}, nil)
 	case bulkhead.RequestRetry:
 		return e.retry(ctx, r, q)
 	case bulkhead.RequestCancel:

@@ -12,7 +12,8 @@ import (
 // run is a run that this engine owns.
 type run struct {
 	*bulkhead.Run
-	pools []keyedPool
+	pools  []keyedPool
+	scopes []bulkhead.Scope // that rulings about it may have
 
 	groups  []*group
 	byNeeds map[string]*group
@@ -34,11 +35,15 @@ type run struct {
 	dirty       bool      // Run differs from what is stored
 	savedAt     time.Time // when its row was last part of a batch
 	savedReason string    // that was in it
-	rests       bool      // its canary paused it: its process need not wait for what a person makes of that
-	stopNow     bool      // running attempts were told to stop
-	begins      bool      // its next lease is its first
-	again       bool      // it has run before, and items of it were retried
-	ends        bool      // it is over, which nobody was told yet
+	savedHeld   bool      // likewise
+	judged      int       // by which Engine.ruled the next two were found
+	verdict     bulkhead.Verdict
+	from        string // who gives it
+	rests       bool   // its canary paused it: its process need not wait for what a person makes of that
+	stopNow     bool   // running attempts were told to stop
+	begins      bool   // its next lease is its first
+	again       bool   // it has run before, and items of it were retried
+	ends        bool   // it is over, which nobody was told yet
 
 	watch    chan struct{} // closed at the next change; nil: nobody watches
 	failures []Failure     // the last ones, oldest first
@@ -78,6 +83,7 @@ func newRun(stored *bulkhead.Run) (*run, error) {
 	r := &run{
 		Run: stored, byNeeds: map[string]*group{}, requeued: map[int64]bool{}, leases: map[int64]*live{},
 		cursor: stored.Next, total: stored.Counts.Total(), begins: stored.Started.IsZero(),
+		scopes: bulkhead.ScopesOf(stored.ID, &stored.Spec),
 	}
 	for _, p := range stored.Spec.Pools {
 		key, err := bulkhead.ParseTemplate(p.Key, stored.Spec.Columns)

@@ -192,10 +192,11 @@ func (e *Engine) Demand(class string) []bulkhead.Demand {
 // slots is how many attempts a run could have at once if there were workers.
 func (e *Engine) slots(r *run) int {
 	v := r.view(e.draining)
-	if v.Stop != "" || e.hold != "" {
+	if v.Stop != "" || e.hold != "" || r.verdict.Stops() {
 		return v.Running
 	}
-	n := int(min(int64(v.Limit), r.Counts.Queued+r.Counts.Running))
+	n := int(min(int64(r.verdict.Slowed(v.Limit)), r.Counts.Queued+r.Counts.Running))
+	n = min(n, e.rules.rampLimit(r))
 	for _, p := range r.Spec.Pools {
 		if p.Key == "" {
 			n = min(n, p.Slots)

@@ -42,10 +42,8 @@ func (r *run) settle(now time.Time) {
 
 // changed reports whether the run's row has to be written.
 func (r *run) changed(b *bulkhead.Batch, now time.Time) bool {
-	if r.dirty || !b.Empty() && r.shown() != r.savedReason {
-		return true
-	}
-	return r.shown() != r.savedReason && now.Sub(r.savedAt) >= reasonEvery
+	news := r.shown() != r.savedReason || r.Held != r.savedHeld
+	return r.dirty || news && (!b.Empty() || now.Sub(r.savedAt) >= reasonEvery)
 }
 
 // shown is the reason to show: of the state, or else of the wait.
@@ -61,7 +59,7 @@ func (r *run) shown() string {
 func (r *run) saved(now time.Time) *bulkhead.Run {
 	c := *r.Run
 	c.Reason = r.shown()
-	r.dirty, r.savedAt, r.savedReason = false, now, c.Reason
+	r.dirty, r.savedAt, r.savedReason, r.savedHeld = false, now, c.Reason, c.Held
 	return &c
 }
 

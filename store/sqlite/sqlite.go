@@ -39,12 +39,14 @@ var (
 	schemaV3 string
 	//go:embed schema4.sql
 	schemaV4 string
+	//go:embed schema5.sql
+	schemaV5 string
 )
 
 // applicationID marks the file as ours ("Bulk").
 const applicationID = 0x42756c6b
 
-var schema = sqlitemigration.Schema{AppID: applicationID, Migrations: []string{schemaV1, schemaV2, schemaV3, schemaV4}}
+var schema = sqlitemigration.Schema{AppID: applicationID, Migrations: []string{schemaV1, schemaV2, schemaV3, schemaV4, schemaV5}}
 
 // busyTimeout is how long a commit waits for another process's commit. Those
 // take milliseconds; what takes longer is a fault to be told of.

@@ -83,7 +83,7 @@ func TestAFolderOfTheFirstFormatIsMigrated(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	old := `PRAGMA user_version = 1; DROP INDEX runs_key; DROP INDEX runs_unfinished; DROP INDEX runs_finished; ALTER TABLE runs DROP COLUMN key;
+	old := `PRAGMA user_version = 1; DROP INDEX runs_key; DROP INDEX runs_unfinished; DROP INDEX runs_finished; DROP TABLE brakes; ALTER TABLE runs DROP COLUMN key;
 		ALTER TABLE leases DROP COLUMN worker; ALTER TABLE leases DROP COLUMN process;`
 	for _, column := range []string{"succeeded", "failed", "lost"} {
 		old += "ALTER TABLE runs DROP COLUMN forgiven_" + column + ";"
