@@ -193,3 +193,22 @@ func (v Verdict) Slowed(limit int) int {
 	}
 	return max(min(int(float64(limit)*v.Factor), limit), min(limit, 1))
 }
+
+// BrakeStatus is a brake and what it holds back.
+type BrakeStatus struct {
+	Brake
+	Runs  int   // in its scope that have items that wait
+	Items int64 // of them that wait
+}
+
+// StatusOfBrake counts what waits among runs.
+func StatusOfBrake(b Brake, runs []*Run) BrakeStatus {
+	st := BrakeStatus{Brake: b}
+	for _, r := range runs {
+		if r.State == RunRunning && r.Ending == 0 && r.Counts.Queued > 0 && b.Scope.Covers(r.ID, &r.Spec) {
+			st.Runs++
+			st.Items += r.Counts.Queued
+		}
+	}
+	return st
+}

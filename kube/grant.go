@@ -8,28 +8,29 @@ import (
 	"bulkhead.dev/bulkhead"
 )
 
-// roleOf is the smallest of the roles that the installation brings with a verb.
-func roleOf(verb string) string {
-	switch verb {
-	case "get", "list":
+// roleOf is the smallest of the roles that the installation brings with a verb. What
+// holds back the runs of everybody is for administrators.
+func roleOf(verb, resource string) string {
+	switch {
+	case verb == "get" || verb == "list":
 		return "bulkhead-viewer"
-	case "delete":
+	case verb == "delete" || resource != "runs":
 		return "bulkhead-admin"
 	}
 	return "bulkhead-user"
 }
 
-// lacking refuses a user a verb on the runs of a namespace, and says how somebody
+// lacking refuses a user a verb on the resources of a namespace, and says how somebody
 // who may give it gives it.
-func lacking(name, verb, namespace string) error {
+func lacking(name, verb, resource, namespace string) error {
 	e := &bulkhead.Error{Code: bulkhead.CodeDenied,
-		Message: fmt.Sprintf("%s may not %s runs.bulkhead.dev in namespace %s", bulkhead.Quote(name), verb, namespace)}
+		Message: fmt.Sprintf("%s may not %s %s.bulkhead.dev in namespace %s", bulkhead.Quote(name), verb, resource, namespace)}
 	kind, where := "rolebinding", " --namespace="+shellWord(namespace)
 	if namespace == "" { // of a class that has none
-		e.Message = fmt.Sprintf("%s may not %s runs.bulkhead.dev in all namespaces", bulkhead.Quote(name), verb)
+		e.Message = fmt.Sprintf("%s may not %s %s.bulkhead.dev in all namespaces", bulkhead.Quote(name), verb, resource)
 		kind, where = "clusterrolebinding", ""
 	}
-	role := roleOf(verb)
+	role := roleOf(verb, resource)
 	e.Hint = fmt.Sprintf("who administers it can allow it: kubectl create %s %s --clusterrole=%s %s%s",
 		kind, bindingName(role, name), role, subject(name), where)
 	return e

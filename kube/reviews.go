@@ -269,15 +269,15 @@ func (r *Reviews) review(ctx context.Context, token string, audiences []string) 
 }
 
 // May is the error for a user who may not do something (a verb of RBAC) with the
-// runs of a namespace: CodeDenied, with the command that would allow it, or
-// CodeUnavailable.
-func (r *Reviews) May(ctx context.Context, u bulkhead.User, verb, namespace string) error {
-	key, err := json.Marshal([]any{u, verb, namespace})
+// resources of one kind (runs, brakes) in a namespace: CodeDenied, with the command
+// that would allow it, or CodeUnavailable.
+func (r *Reviews) May(ctx context.Context, u bulkhead.User, verb, resource, namespace string) error {
+	key, err := json.Marshal([]any{u, verb, resource, namespace})
 	if err != nil {
 		return err
 	}
 	allowed, err := r.access.get(ctx, u.Name, keyOf(string(key)), func(ctx context.Context) (bool, time.Duration, error) {
-		allowed, err := r.mayNow(ctx, u, verb, namespace)
+		allowed, err := r.mayNow(ctx, u, verb, resource, namespace)
 		if err != nil || !allowed {
 			return false, deniedFor, err
 		}
@@ -285,21 +285,21 @@ func (r *Reviews) May(ctx context.Context, u bulkhead.User, verb, namespace stri
 	})
 	switch {
 	case err != nil:
-		return unasked(fmt.Sprintf("whether %s may %s runs", bulkhead.Quote(u.Name), verb), err)
+		return unasked(fmt.Sprintf("whether %s may %s %s", bulkhead.Quote(u.Name), verb, resource), err)
 	case !allowed:
-		return lacking(u.Name, verb, namespace)
+		return lacking(u.Name, verb, resource, namespace)
 	}
 	return nil
 }
 
-func (r *Reviews) mayNow(ctx context.Context, u bulkhead.User, verb, namespace string) (bool, error) {
+func (r *Reviews) mayNow(ctx context.Context, u bulkhead.User, verb, resource, namespace string) (bool, error) {
 	extra := map[string]authorizationv1.ExtraValue{}
 	for key, values := range u.Extra {
 		extra[key] = values
 	}
 	ask := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
 		User: u.Name, UID: u.UID, Groups: u.Groups, Extra: extra,
-		ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: namespace, Verb: verb, Group: "bulkhead.dev", Version: "*", Resource: "runs"},
+		ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: namespace, Verb: verb, Group: "bulkhead.dev", Version: "*", Resource: resource},
 	}}
 	said, err := r.client.AuthorizationV1().SubjectAccessReviews().Create(ctx, ask, metav1.CreateOptions{})
 	if err != nil {

@@ -123,9 +123,9 @@ func TestRefusalsPushNothingOutThatWasAllowed(t *testing.T) {
 func TestWhoAsksForWhatThereIsNotTakesNothingFromOthers(t *testing.T) {
 	r := reviewsOf(t, &reviewer{}, time.Now)
 	ctx := t.Context()
-	flood(2000, func(n int) { _ = r.May(ctx, bulkhead.User{Name: "mallory"}, "create", fmt.Sprint("ns", n)) })
+	flood(2000, func(n int) { _ = r.May(ctx, bulkhead.User{Name: "mallory"}, "create", "runs", fmt.Sprint("ns", n)) })
 	asked := time.Now()
-	if err := r.May(ctx, bulkhead.User{Name: "ann"}, "create", "hers"); err != nil || time.Since(asked) > 2*time.Second {
+	if err := r.May(ctx, bulkhead.User{Name: "ann"}, "create", "runs", "hers"); err != nil || time.Since(asked) > 2*time.Second {
 		t.Errorf("after %v: %v", time.Since(asked), err)
 	}
 }

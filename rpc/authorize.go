@@ -31,6 +31,18 @@ type Authorizer interface {
 	Authorize(ctx context.Context, who Caller, verb Verb, class string) error
 }
 
+// Resource is what a right is about, beside runs.
+type Resource string
+
+// ResourceBrakes is brakes of the group bulkhead.dev.
+const ResourceBrakes Resource = "brakes"
+
+// ResourceAuthorizer is an Authorizer that says the same of other resources than runs,
+// in a namespace; "" is the server's own. With one that does not, nobody may.
+type ResourceAuthorizer interface {
+	AuthorizeIn(ctx context.Context, who Caller, verb Verb, on Resource, namespace string) error
+}
+
 // askAgain is how often a stream is asked again whether its reader may have it.
 const askAgain = time.Minute
 
@@ -41,6 +53,18 @@ func (s *Server) may(ctx context.Context, verb Verb, class string) error {
 		return nil
 	}
 	return s.opts.Authorizer.Authorize(ctx, CallerOf(ctx), verb, class)
+}
+
+// mayIn is may for a resource that is not runs.
+func (s *Server) mayIn(ctx context.Context, verb Verb, on Resource, namespace string) error {
+	if s.opts.Authorizer == nil {
+		return nil
+	}
+	a, ok := s.opts.Authorizer.(ResourceAuthorizer)
+	if !ok {
+		return denied("", "this server lets nobody %s %s", verb, on)
+	}
+	return a.AuthorizeIn(ctx, CallerOf(ctx), verb, on, namespace)
 }
 
 // run is a run with which the caller may do something.

@@ -57,6 +57,7 @@ type ClientOptions struct {
 type Client struct {
 	opts   ClientOptions
 	runs   bulkheadv1connect.RunServiceClient
+	brakes bulkheadv1connect.BrakeServiceClient
 	isAway atomic.Bool
 }
 
@@ -81,8 +82,9 @@ func NewClient(opts ClientOptions) *Client {
 		opts.Quiet = time.Minute
 	}
 	opts.URL = strings.TrimRight(opts.URL, "/")
-	return &Client{opts: opts, runs: bulkheadv1connect.NewRunServiceClient(opts.HTTP, opts.URL,
-		connect.WithInterceptors(credentials{opts.Token, opts.Owner}), connect.WithReadMaxBytes(maxMessage))}
+	with := []connect.ClientOption{connect.WithInterceptors(credentials{opts.Token, opts.Owner}), connect.WithReadMaxBytes(maxMessage)}
+	return &Client{opts: opts, runs: bulkheadv1connect.NewRunServiceClient(opts.HTTP, opts.URL, with...),
+		brakes: bulkheadv1connect.NewBrakeServiceClient(opts.HTTP, opts.URL, with...)}
 }
 
 // URL is the server's.

@@ -113,6 +113,8 @@ type Options struct {
 	NoAdminLog bool
 	// Authorizer says what they may do. Default: everything.
 	Authorizer Authorizer
+	// Brakes is served, too; nil: there are no brakes.
+	Brakes Brakes
 	// Agents is served, too; nil: there are no agents.
 	Agents bulkheadv1connect.AgentServiceHandler
 	// Relay is that of Agents. Default: one to which no agent comes.
@@ -178,7 +180,7 @@ func orNumber[N int | int64 | rate.Limit](n, otherwise N) N {
 }
 
 // Server serves the API: an http.Handler for all paths of its services. It
-// implements RunServiceHandler.
+// implements RunServiceHandler and BrakeServiceHandler.
 type Server struct {
 	opts    Options
 	handler http.Handler
@@ -200,6 +202,9 @@ func NewServer(opts Options) *Server {
 	s := &Server{opts: opts, gate: newGate(&opts), bodies: bodies{most: maxUnread, each: opts.Unread, of: map[string]int64{}}, accepting: map[bulkhead.RunID]*accepting{}}
 	mux := http.NewServeMux()
 	mux.Handle(bulkheadv1connect.NewRunServiceHandler(s, s.handlerOptions(maxRequest, s.gate.user, counted{s.gate})...))
+	if opts.Brakes != nil {
+		mux.Handle(bulkheadv1connect.NewBrakeServiceHandler(s, s.handlerOptions(maxRequest, s.gate.user, counted{s.gate})...))
+	}
 	if opts.Agents != nil {
 		mux.Handle(bulkheadv1connect.NewAgentServiceHandler(opts.Agents, s.handlerOptions(maxAgentRequest, s.gate.agent)...))
 	}

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"strings"
 
@@ -16,7 +17,7 @@ func (s *server) authenticator() rpc.Authenticator {
 	if s.reviews == nil {
 		return tokens
 	}
-	return cluster{s.reviews, s.controller, tokens}
+	return cluster{reviews: s.reviews, workers: s.controller, tokens: tokens}
 }
 
 // authorizer says what they may do; nil: everything.
@@ -24,7 +25,7 @@ func (s *server) authorizer() rpc.Authorizer {
 	if s.reviews == nil {
 		return nil
 	}
-	return cluster{reviews: s.reviews}
+	return cluster{reviews: s.reviews, namespace: s.opts.Cluster.OwnNamespace}
 }
 
 // cluster lets a cluster say who callers are and what they may do. Whoever has the
@@ -33,6 +34,8 @@ type cluster struct {
 	reviews *kube.Reviews
 	workers *kube.Controller
 	tokens  rpc.Tokens
+	// namespace is the server's own.
+	namespace string
 }
 
 // User implements rpc.Authenticator.
@@ -73,5 +76,14 @@ func (c cluster) Authorize(ctx context.Context, who rpc.Caller, verb rpc.Verb, c
 	if !found {
 		namespace = "" // of the time before the server had a cluster
 	}
-	return c.reviews.May(ctx, *who.User, string(verb), namespace)
+	return c.reviews.May(ctx, *who.User, string(verb), "runs", namespace)
+}
+
+// AuthorizeIn implements rpc.ResourceAuthorizer. A server that does not know its own
+// namespace asks for the right in all of them.
+func (c cluster) AuthorizeIn(ctx context.Context, who rpc.Caller, verb rpc.Verb, on rpc.Resource, namespace string) error {
+	if who.User == nil {
+		return nil
+	}
+	return c.reviews.May(ctx, *who.User, string(verb), string(on), cmp.Or(namespace, c.namespace))
 }

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -152,6 +153,8 @@ var (
 	runsDesc   = prometheus.NewDesc("bulkhead_runs", "Runs that are not over, by state as it is shown.", []string{"class", "state"}, nil)
 	agentsDesc = prometheus.NewDesc("bulkhead_agents", "Agents that were heard of in the last minutes.", []string{"class"}, nil)
 	slotsDesc  = prometheus.NewDesc("bulkhead_agent_slots", "Attempts that agents can run at once, by use: busy or idle.", []string{"class", "use"}, nil)
+	brakesDesc = prometheus.NewDesc("bulkhead_brakes", "Brakes in force, by what they are on: everything, namespace, class, pool or run.", []string{"on"}, nil)
+	fromDesc   = prometheus.NewDesc("bulkhead_held_runs", "Runs of which nothing may start, by who holds them: brake, guard, pool or store.", []string{"from"}, nil)
 	heldDesc   = prometheus.NewDesc("bulkhead_held", "1 while the store or output lets nothing start.", nil, nil)
 )
 
@@ -160,7 +163,7 @@ type standing struct{ server *server }
 
 // Describe implements prometheus.Collector.
 func (c *standing) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{itemsDesc, runsDesc, agentsDesc, slotsDesc, heldDesc} {
+	for _, d := range []*prometheus.Desc{itemsDesc, runsDesc, agentsDesc, slotsDesc, heldDesc, brakesDesc, fromDesc} {
 		to <- d
 	}
 }
@@ -203,4 +206,26 @@ func (c *standing) Collect(to chan<- prometheus.Metric) {
 		held = 1
 	}
 	gauge(heldDesc, held)
+	c.collectBrakes(gauge)
+}
+
+// heldFrom and brakedOn are the labels that are always there: an alert can ask for
+// what is not.
+var (
+	heldFrom = []string{bulkhead.FromBrake, bulkhead.FromGuard, "pool", "store"}
+	brakedOn = []bulkhead.ScopeKind{bulkhead.ScopeAll, bulkhead.ScopeNamespace, bulkhead.ScopeClass, bulkhead.ScopePool, bulkhead.ScopeRun}
+)
+
+func (c *standing) collectBrakes(gauge func(*prometheus.Desc, int64, ...string)) {
+	on := map[bulkhead.ScopeKind]int64{}
+	for _, b := range c.server.engine.Brakes() {
+		on[b.Scope.Kind]++
+	}
+	for _, kind := range brakedOn {
+		gauge(brakesDesc, on[kind], cmp.Or(string(kind), "everything"))
+	}
+	from := c.server.engine.HeldRuns()
+	for _, who := range heldFrom {
+		gauge(fromDesc, int64(from[who]), who)
+	}
 }

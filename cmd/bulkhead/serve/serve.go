@@ -7,6 +7,7 @@
 //	cluster.go  classes and worker pods of a Kubernetes cluster
 //	classes.go  classes of files, and how classes stand
 //	access.go   who callers are, and what they may do
+//	brakes.go   brakes, and what they hold
 //	keys.go     certificates and tokens
 //	metrics.go  what it counts of itself
 //	announce.go who is told which runs start and end
