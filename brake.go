@@ -134,6 +134,8 @@ func (b *Brake) Until() string {
 	switch {
 	case b.Expires.IsZero():
 		return ""
+	case b.Expires.Sub(b.Since) < 10*time.Minute:
+		return b.Expires.UTC().Format("15:04:05 UTC")
 	case b.Expires.Sub(b.Since) < 24*time.Hour:
 		return b.Expires.UTC().Format("15:04 UTC")
 	}

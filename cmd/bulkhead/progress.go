@@ -23,8 +23,11 @@ type progress struct {
 
 // display shows how a batch goes, until the function it returns is called.
 func (p *progress) display(r *bulkhead.Run) (stop func()) {
-	if r.Spec.Single() || r.State.Finished() {
+	if r.State.Finished() {
 		return func() {}
+	}
+	if r.Spec.Single() {
+		return p.waits()
 	}
 	if tty := p.app.stderr.terminal(); tty != nil {
 		return p.live(tty, r)
@@ -67,6 +70,31 @@ func (p *progress) statusLines(r *bulkhead.Run) (stop func()) {
 						p.app.tell("%s", statusLine(&st.Run, &meter))
 					}
 					shown = st.Shown()
+				}
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() {
+		close(done)
+		<-gone
+	}
+}
+
+// waits says of a single script why it does not start.
+func (p *progress) waits() (stop func()) {
+	done, gone := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(gone)
+		tick := time.NewTicker(lookEvery)
+		defer tick.Stop()
+		w := waiting{app: p.app}
+		for {
+			select {
+			case now := <-tick.C:
+				for _, st := range p.status(0).Runs {
+					w.look(&st.Run, now)
 				}
 			case <-done:
 				return

@@ -1,0 +1,518 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/plan"
+)
+
+// braker is where brakes are kept: what is said there holds when it returns.
+type braker interface {
+	// listBrakes are those in force, oldest first.
+	listBrakes(ctx context.Context) ([]bulkhead.BrakeStatus, error)
+	// setBrake says whether it has changed a brake that there was. Long 0: until it is lifted.
+	setBrake(ctx context.Context, b bulkhead.Brake, long time.Duration) (st bulkhead.BrakeStatus, changed bool, err error)
+	liftBrake(ctx context.Context, id int64) (bulkhead.BrakeStatus, error)
+}
+
+func (a *app) brakeCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:        "brake",
+		SuggestFor: []string{"hold", "freeze", "stop", "halt"},
+		Short:      "Hold work back by hand: everything, a namespace, a class, a pool or a run",
+		Long: `Hold work back by hand: everything, a namespace, a class, a pool or a run.
+
+While a brake is on, nothing of its scope starts (or, with --slow, less at once);
+what runs goes on to its end. Who waits is told why, by whom and until when, in
+bulkhead ls, show, top and handover. When it is lifted or its time is over, the
+scope comes back by itself: at first a tenth of it at once, and every ten seconds
+twice as much.
+
+A brake survives a restart and a loss of power. It is on a server, or without one
+on the state folder: then all runs of that folder obey it, whichever process runs
+them. A server's brakes need no cluster to answer.`,
+		Example: `  bulkhead brake on --class web --reason 'calico-node is out of memory, T1234' --for 2h
+  bulkhead brake ls
+  bulkhead brake off 3`,
+		Args: unknownCommand,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(a.brakeOnCmd(), a.brakeOffCmd(), a.brakeLsCmd())
+	return cmd
+}
+
+// brakeFlags is the command line of brake on.
+type brakeFlags struct {
+	all                         bool
+	namespace, class, pool, run string
+	reason, long                string
+	slow                        float64
+
+	given func(flag string) bool
+}
+
+func (a *app) brakeOnCmd() *cobra.Command {
+	f := &brakeFlags{}
+	cmd := &cobra.Command{
+		Use:   "on --all|--namespace N|--class C|--pool P|--run R --reason TEXT [flags]",
+		Short: "Let nothing of a scope start, or less at once",
+		Long: `Let nothing of a scope start, or with --slow less at once; what runs goes on.
+
+When the command returns, nothing of the scope is leased any more. At a server, a
+script whose lease was given just before may be on its way to its agent. A second
+brake of yours on the same scope changes the first: its reason, its time, --slow.
+
+Without --for it stays until bulkhead brake off. A pool is NAME, or NAME:KEY for
+one key of it.`,
+		Example: `  bulkhead brake on --all --reason 'the API server is down, ask #sre' --for 30m
+  bulkhead brake on --class web --reason T1234 --slow 0.5
+  bulkhead brake on --pool db:s1 --reason 'replica lag on s1' --for 2h`,
+		Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			f.given = cmd.Flags().Changed
+			return a.brakeOn(cmd.Context(), f)
+		},
+	}
+	fl := cmd.Flags()
+	fl.BoolVar(&f.all, "all", false, "everything of the server, or of the state folder")
+	fl.StringVar(&f.namespace, "namespace", "", "the classes of a `namespace`; with --class: the namespace that the class is in")
+	fl.StringVar(&f.class, "class", "", "the runs of a `class`")
+	fl.StringVar(&f.pool, "pool", "", "what needs a `pool`: NAME or NAME:KEY")
+	fl.StringVar(&f.run, "run", "", "one run, by its `number`")
+	fl.StringVar(&f.reason, "reason", "", "what is wrong, and whom to ask: one line for everybody who waits")
+	fl.StringVar(&f.long, "for", "", "how long, for example 30m or 2h; a bare number is seconds (default: until it is lifted)")
+	fl.Float64Var(&f.slow, "slow", 0, "only slow: multiply how many run at once by this `factor`, between 0 and 1; at least 1 runs")
+	completeNoFiles(cmd, "reason", "slow")
+	completeFlag(cmd, "for", "30m", "1h", "2h", "8h", "1d")
+	for flag, complete := range map[string]cobra.CompletionFunc{"namespace": a.completeNamespaces, "class": a.completeClasses,
+		"pool": a.completePools, "run": a.completeBrakedRuns} {
+		_ = cmd.RegisterFlagCompletionFunc(flag, complete) // it fails only for a flag that there is not
+	}
+	return cmd
+}
+
+// brake is what the flags ask for, and for how long.
+func (f *brakeFlags) brake(p place) (b bulkhead.Brake, long time.Duration, err error) {
+	if b.Scope, err = f.scope(p); err != nil {
+		return b, 0, err
+	}
+	if !f.given("reason") {
+		return b, 0, usage("it is shown to everybody who waits: what is wrong, and whom to ask", "--reason is missing")
+	}
+	b.Reason, b.Since = strings.TrimSpace(f.reason), time.Now()
+	if f.given("slow") {
+		if !(f.slow > 0 && f.slow < 1) {
+			return b, 0, usage("0.5 is half as many at once; without --slow nothing starts", "--slow %v is not between 0 and 1", f.slow)
+		}
+		b.Factor = f.slow
+	}
+	if f.given("for") {
+		if long, err = plan.ParseDuration(f.long); err != nil {
+			return b, 0, fmt.Errorf("--for: %w", err)
+		}
+		if long <= 0 {
+			return b, 0, usage("for example 2h; without --for it stays until it is lifted", "--for %s is not more than 0", f.long)
+		}
+		b.Expires = b.Since.Add(long)
+	}
+	return b, long, b.Check()
+}
+
+// scope is what the flags name.
+func (f *brakeFlags) scope(p place) (bulkhead.Scope, error) {
+	var scopes []bulkhead.Scope
+	var flags []string
+	add := func(flag string, kind bulkhead.ScopeKind, name string) {
+		if f.given(flag) {
+			scopes, flags = append(scopes, bulkhead.Scope{Kind: kind, Name: name}), append(flags, "--"+flag)
+		}
+	}
+	if f.all {
+		add("all", bulkhead.ScopeAll, "")
+	}
+	class := f.class
+	if f.given("class") && f.given("namespace") {
+		if f.namespace == "" || strings.Contains(class, "/") {
+			return bulkhead.Scope{}, usage("leave --namespace out", "--namespace %s: class %s has one", bulkhead.Quote(f.namespace), bulkhead.Quote(class))
+		}
+		class = f.namespace + "/" + class
+	} else {
+		add("namespace", bulkhead.ScopeNamespace, f.namespace)
+	}
+	add("class", bulkhead.ScopeClass, class)
+	add("pool", bulkhead.ScopePool, f.pool)
+	add("run", bulkhead.ScopeRun, f.run)
+	switch {
+	case len(scopes) == 0:
+		return bulkhead.Scope{}, usage("--all, --namespace, --class, --pool or --run", "say what to hold")
+	case len(scopes) > 1:
+		return bulkhead.Scope{}, usage("give one, and another brake for the other", "%s and %s exclude each other", flags[0], flags[1])
+	}
+	scope := scopes[0]
+	if scope.Kind == bulkhead.ScopeClass {
+		name, err := p.className(scope.Name)
+		if err != nil {
+			return bulkhead.Scope{}, err
+		}
+		scope.Name = name
+	}
+	return scope, scope.Check()
+}
+
+func (a *app) brakeOn(ctx context.Context, f *brakeFlags) error {
+	p, err := a.place()
+	if err != nil {
+		return err
+	}
+	b, long, err := f.brake(p)
+	if err != nil {
+		return err
+	}
+	h, err := a.openBraker(ctx, p)
+	if err != nil {
+		return err
+	}
+	defer h.close()
+	st, changed, err := h.setBrake(ctx, b, long)
+	if err != nil {
+		return err
+	}
+	word := ""
+	if changed {
+		word = ", changed"
+	}
+	a.tell("brake %d on %s%s: %s %s", st.ID, st.Scope, word, effect(&st.Brake), untilWords(&st.Brake, time.Now()))
+	a.tell("  %s", holding(&st))
+	a.tell("  %-32s %s", a.typed("brake off %d", st.ID), "lifts it")
+	return nil
+}
+
+// homeOfBrakes is a home that has been opened.
+type homeOfBrakes interface {
+	braker
+	home
+}
+
+// openBraker opens where brakes are kept: on a machine without a server the state
+// folder, which is made, so that a brake can come before the first run.
+func (a *app) openBraker(ctx context.Context, p place) (homeOfBrakes, error) {
+	if p.remote() {
+		return a.openServer(ctx, p, triesToAsk)
+	}
+	return a.openFolder(ctx)
+}
+
+func effect(b *bulkhead.Brake) string {
+	if b.Factor > 0 {
+		return fmt.Sprintf("%s %% of the limits", strconv.FormatFloat(b.Factor*100, 'g', 3, 64))
+	}
+	return "nothing starts"
+}
+
+func untilWords(b *bulkhead.Brake, now time.Time) string {
+	if b.Expires.IsZero() {
+		return "until it is lifted"
+	}
+	return fmt.Sprintf("until %s (%s)", b.Until(), age(b.Expires.Sub(now).Round(time.Second)))
+}
+
+// holding says what a brake holds back now.
+func holding(st *bulkhead.BrakeStatus) string {
+	verb := "holds"
+	if st.Factor > 0 {
+		verb = "slows"
+	}
+	if st.Runs == 0 {
+		return fmt.Sprintf("nothing of that waits now; it %s what comes", verb)
+	}
+	if st.Scope.Keyed() {
+		return fmt.Sprintf("of %s that use the pool, with %s that wait, it %s those of that key", runsCounted(st.Runs), counted(st.Items), verb)
+	}
+	return fmt.Sprintf("it %s %s with %s that wait; what runs goes on", verb, runsCounted(st.Runs), counted(st.Items))
+}
+
+func runsCounted(n int) string {
+	if n == 1 {
+		return "1 run"
+	}
+	return fmt.Sprintf("%d runs", n)
+}
+
+func (a *app) brakeOffCmd() *cobra.Command {
+	var all bool
+	cmd := &cobra.Command{
+		Use:     "off BRAKE…|--all",
+		Aliases: []string{"lift"},
+		Short:   "Lift brakes; what they held goes on by itself",
+		Long: `Lift brakes, by their numbers or all of them. What they held goes on by itself: at
+first a tenth of what the scope can have at once, and every ten seconds twice as
+much, so that it does not all start in one moment.`,
+		Example: "  bulkhead brake off 3\n  bulkhead brake off --all",
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			return a.completeBrakes(cmd.Context(), args)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case all && len(args) > 0:
+				return usage("give one of them", "%s and --all exclude each other", args[0])
+			case !all && len(args) == 0:
+				return usage("bulkhead brake ls shows them; --all lifts all", "off: the number of a brake is missing")
+			}
+			var ids []int64
+			for _, arg := range args {
+				id, err := strconv.ParseInt(arg, 10, 64)
+				if err != nil || id < 1 {
+					return usage("bulkhead brake ls shows the brakes and their numbers", "%s is not the number of a brake", bulkhead.Quote(arg))
+				}
+				ids = append(ids, id)
+			}
+			return a.brakeOff(cmd.Context(), ids)
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "all that there are")
+	return cmd
+}
+
+// brakeOff lifts brakes; without numbers, all.
+func (a *app) brakeOff(ctx context.Context, ids []int64) error {
+	h, err := a.lookBraker(ctx)
+	if err != nil {
+		return err
+	}
+	defer h.close()
+	if len(ids) == 0 {
+		list, err := h.listBrakes(ctx)
+		if err != nil {
+			return err
+		}
+		for _, st := range list {
+			ids = append(ids, st.ID)
+		}
+		if len(ids) == 0 {
+			a.tell("no brakes %s", h.where())
+			return nil
+		}
+	}
+	for _, id := range ids {
+		st, err := h.liftBrake(ctx, id)
+		if err != nil {
+			return err
+		}
+		a.tell("brake %d%s is lifted%s", id, onScope(&st), goesOn(&st))
+	}
+	return nil
+}
+
+func onScope(st *bulkhead.BrakeStatus) string {
+	if st.Reason == "" {
+		return "" // of one that was lifted by a call whose answer did not come, nothing is known
+	}
+	return " on " + st.Scope.String()
+}
+
+func goesOn(st *bulkhead.BrakeStatus) string {
+	switch {
+	case st.Runs == 0:
+		return ""
+	case st.Runs == 1:
+		return fmt.Sprintf(": 1 run with %s goes on, a few at once at first", counted(st.Items))
+	}
+	return fmt.Sprintf(": %d runs with %s go on, a few at once at first", st.Runs, counted(st.Items))
+}
+
+// lookBraker is openBraker for a command that makes no state folder.
+func (a *app) lookBraker(ctx context.Context) (homeOfBrakes, error) {
+	p, err := a.place()
+	if err != nil {
+		return nil, err
+	}
+	if p.remote() {
+		return a.openServer(ctx, p, triesToAsk)
+	}
+	return a.lookFolder(ctx)
+}
+
+// brakeView is a brake in JSON. Its field names are a contract: add, never rename.
+type brakeView struct {
+	ID      int64          `json:"id"`
+	Scope   bulkhead.Scope `json:"scope"`
+	Verdict string         `json:"verdict"` // stop or slow
+	Factor  *float64       `json:"factor"`  // null: nothing starts
+	Reason  string         `json:"reason"`
+	Owner   string         `json:"owner"`
+	Since   *time.Time     `json:"since"`
+	Expires *time.Time     `json:"expires"` // null: when it is lifted
+	Runs    int            `json:"runs"`
+	Items   int64          `json:"items"`
+}
+
+func newBrakeView(st bulkhead.BrakeStatus) brakeView {
+	v := brakeView{ID: st.ID, Scope: st.Scope, Verdict: "stop", Reason: st.Reason, Owner: st.Owner, Since: when(st.Since),
+		Expires: when(st.Expires), Runs: st.Runs, Items: st.Items}
+	if st.Factor > 0 {
+		v.Verdict, v.Factor = "slow", &st.Factor
+	}
+	return v
+}
+
+func (a *app) brakeLsCmd() *cobra.Command {
+	var out outputFlag
+	cmd := &cobra.Command{
+		Use:     "ls",
+		Aliases: []string{"list"},
+		Short:   "List the brakes that are on, and what they hold",
+		Long: `List the brakes that are on, oldest first, and what they hold.
+
+-o json is an array of: id, scope {kind ("" is everything), name}, verdict (stop or
+slow), factor (null for stop), reason, owner, since, expires (RFC 3339, or null:
+when it is lifted), runs and items: what of its scope waits now.`,
+		Example: `  bulkhead brake ls
+  bulkhead brake ls -o json | jq '.[] | {id, reason, runs}'`,
+		Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.brakeLs(cmd.Context(), out) },
+	}
+	outputVar(cmd, &out, "text or json")
+	return cmd
+}
+
+func (a *app) brakeLs(ctx context.Context, out outputFlag) error {
+	h, err := a.lookBraker(ctx)
+	if err != nil {
+		return err
+	}
+	defer h.close()
+	list, err := h.listBrakes(ctx)
+	if err != nil {
+		return err
+	}
+	if out == "json" {
+		views := []brakeView{}
+		for _, st := range list {
+			views = append(views, newBrakeView(st))
+		}
+		return writeJSON(a.stdout, views)
+	}
+	if len(list) == 0 {
+		fmt.Fprintf(a.stderr, "no brakes %s\n", h.where())
+		return nil
+	}
+	return printBrakes(a.stdout, list, time.Now())
+}
+
+func printBrakes(w io.Writer, list []bulkhead.BrakeStatus, now time.Time) error {
+	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(tw, "BRAKE\tON\tVERDICT\tRUNS\tITEMS\tOWNER\tAGE\tUNTIL\tREASON")
+	for _, st := range list {
+		verdict, until := "stop", "it is lifted"
+		if st.Factor > 0 {
+			verdict = "slow to " + strconv.FormatFloat(st.Factor*100, 'g', 3, 64) + "%"
+		}
+		if !st.Expires.IsZero() {
+			until = st.Until()
+		}
+		fmt.Fprintf(tw, "%d\t%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\n", st.ID, printable(st.Scope.String(), 60), verdict, st.Runs, st.Items,
+			shownOwner(st.Owner, 30), age(now.Sub(st.Since)), until, printable(st.Reason, 0))
+	}
+	return tw.Flush()
+}
+
+// completeBrakes completes the number of a brake, with what it is on beside it.
+func (a *app) completeBrakes(ctx context.Context, args []string) ([]string, cobra.ShellCompDirective) {
+	a.hurry = true
+	h, err := a.lookBraker(ctx)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	defer h.close()
+	list, err := h.listBrakes(ctx)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	var out []string
+	for _, st := range list {
+		if id := fmt.Sprint(st.ID); !slices.Contains(args, id) {
+			out = append(out, cobra.CompletionWithDesc(id, printable(fmt.Sprintf("%s: %s", st.Scope, st.Reason), 60)))
+		}
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
+}
+
+// completeNamespaces completes the namespace of the classes that there are.
+func (a *app) completeNamespaces(cmd *cobra.Command, _ []string, text string) ([]string, cobra.ShellCompDirective) {
+	classes, directive := a.completeClasses(cmd, nil, text)
+	var out []string
+	for _, class := range classes {
+		if ns := bulkhead.NamespaceOf(class); ns != "" {
+			out = append(out, ns)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out), directive
+}
+
+// poolsOffered is how many pools completion offers.
+const poolsOffered = 100
+
+// completePools completes the pools that are in use.
+func (a *app) completePools(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	a.hurry = true
+	h, err := a.openHome(cmd.Context())
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	defer h.close()
+	var out []string
+	if s, ok := h.(*remote); ok {
+		pools, _, err := s.Pools(cmd.Context(), poolsOffered)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		for _, p := range pools {
+			if out = append(out, p.Name); p.Key != "" {
+				out = append(out, p.Name+":"+p.Key)
+			}
+		}
+	} else {
+		runs, err := h.Recent(cmd.Context(), bulkhead.RunQuery{Unfinished: true, Limit: runsLooked})
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		for _, r := range runs {
+			for _, p := range r.Spec.Pools {
+				out = append(out, p.Name)
+			}
+		}
+	}
+	slices.Sort(out)
+	out = slices.Compact(out)
+	return out[:min(len(out), poolsOffered)], cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeBrakedRuns completes the number of a run that is not over.
+func (a *app) completeBrakedRuns(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	a.hurry = true
+	h, err := a.openHome(cmd.Context())
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	defer h.close()
+	runs, err := h.Recent(cmd.Context(), bulkhead.RunQuery{Unfinished: true, Limit: runsOffered})
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	var out []string
+	for _, r := range runs {
+		out = append(out, cobra.CompletionWithDesc(r.ID.String(), fmt.Sprintf("%s, %s", shownName(r), r.State)))
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
+}
