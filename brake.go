@@ -188,12 +188,15 @@ func Strongest(rulings []Ruling) (v Verdict, from string) {
 	return v, same[0].From
 }
 
-// Slowed is what is left of a limit, at least 1.
+// Slowed is what is left of a limit, at least 1. A factor that is none leaves that.
 func (v Verdict) Slowed(limit int) int {
-	if v.Level != Slow || !(v.Factor > 0 && v.Factor < 1) {
+	switch {
+	case v.Level != Slow || v.Factor >= 1:
 		return limit
+	case v.Factor > 0:
+		return max(min(int(float64(limit)*v.Factor), limit), min(limit, 1))
 	}
-	return max(min(int(float64(limit)*v.Factor), limit), min(limit, 1))
+	return min(limit, 1)
 }
 
 // BrakeStatus is a brake and what it holds back.
