@@ -23,6 +23,17 @@ import (
 	"bulkhead.dev/bulkhead/lab"
 )
 
+func TestMain(m *testing.M) {
+	if os.Getenv(generatorEnv) != "" {
+		if err := generate(os.Stdout, os.Getenv(generatorEnv)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
 // run runs a census until the end of the test, or until stop.
 func run(t testing.TB, config *rest.Config, o census.Options) (c *census.Census, stop func()) {
 	t.Helper()
