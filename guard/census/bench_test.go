@@ -16,7 +16,7 @@ import (
 
 // A million objects, through all that a real one goes through here.
 func BenchmarkAMillionObjects(b *testing.B) {
-	const objects, changes, steady = 1_000_000, 100, 2 * time.Second
+	const objects, changes, steady = 1_000_000, 100, 20 * time.Second
 	for b.Loop() {
 		before := heap()
 		peak := newPeak()

@@ -160,10 +160,9 @@ func (c *counts) see(t *table, o *object, now time.Time) {
 	}
 	_, to := c.get(n)
 	if known {
+		_, from := c.get(old.family)
 		c.take(t, hash, old)
-		if was, from := c.get(old.family); was != n && from.objects == 0 {
-			from.emptied = stepOf(now)
-		}
+		from.left(now)
 	} else if t.complete {
 		to.created++
 	}
@@ -209,15 +208,20 @@ func (c *counts) take(t *table, hash uint64, e entry) {
 	}
 }
 
+// left notes when the last object of a family has gone.
+func (t *tally) left(now time.Time) {
+	if t.objects == 0 {
+		t.emptied = stepOf(now)
+	}
+}
+
 // remove counts an object as deleted.
 func (c *counts) remove(t *table, hash uint64, e entry, now time.Time) {
 	_, from := c.get(e.family)
 	c.take(t, hash, e)
 	delete(t.objects, hash)
 	from.deleted++
-	if from.objects == 0 {
-		from.emptied = stepOf(now)
-	}
+	from.left(now)
 }
 
 // gone counts an object as deleted, if it was counted.

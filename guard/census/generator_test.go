@@ -2,6 +2,7 @@ package census_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -31,9 +32,13 @@ const generatorEnv = "BULKHEAD_CENSUS_GENERATOR" // OBJECTS/CHANGES PER SECOND
 // generator starts one and returns how to reach it.
 func generator(t testing.TB, objects, changes int) *rest.Config {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), os.Args[0])
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d/%d", generatorEnv, objects, changes))
 	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal("start the generator:", err)
+	}
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -41,7 +46,12 @@ func generator(t testing.TB, objects, changes int) *rest.Config {
 	if err != nil {
 		t.Fatal("start the generator:", err)
 	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() }) //nolint:errcheck // it was killed
+	t.Cleanup(func() {
+		in.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Error("the generator:", err)
+		}
+	})
 	url, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		t.Fatal("start the generator:", err)
@@ -49,7 +59,7 @@ func generator(t testing.TB, objects, changes int) *rest.Config {
 	return &rest.Config{Host: strings.TrimSpace(url)}
 }
 
-// generate serves until it is killed.
+// generate serves until its input ends.
 func generate(w io.Writer, what string) error {
 	objects, changes, _ := strings.Cut(what, "/")
 	g := &generated{}
@@ -62,7 +72,8 @@ func generate(w io.Writer, what string) error {
 	}
 	server := httptest.NewServer(g)
 	fmt.Fprintln(w, server.URL)
-	select {}
+	_, err = io.Copy(io.Discard, os.Stdin) // until the test has ended, however it does
+	return err
 }
 
 // generated is an API server with ConfigMaps and nothing else.
