@@ -44,6 +44,12 @@ func (a *app) count(context.Context, []footprint.Count) (map[footprint.Count]int
 	return nil, becomeWhole()
 }
 
+// guardClean, guardRestore and guardQuota are `bulkhead guard clean` and `guard quota`,
+// of the whole program.
+func (a *app) guardClean(context.Context, *guardCleanFlags) error   { return becomeWhole() }
+func (a *app) guardRestore(context.Context, *guardCleanFlags) error { return becomeWhole() }
+func (a *app) guardQuota(context.Context, *guardQuotaFlags) error   { return becomeWhole() }
+
 // becomeWhole returns only if it cannot.
 func becomeWhole() error { return packed.Exec(whole, arguments, os.Environ()) }
 

@@ -1,0 +1,303 @@
+//go:build !quick
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/guard/clean"
+	"bulkhead.dev/bulkhead/plan"
+)
+
+// of is the cluster and the namespace that are meant.
+func (f *guardFlags) of(a *app) (*rest.Config, string, error) {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = f.kubeconfig
+	overrides := &clientcmd.ConfigOverrides{CurrentContext: a.places.kubeContext}
+	overrides.Context.Namespace = f.namespace
+	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides)
+	namespace, _, err := loader.Namespace()
+	if err != nil {
+		return nil, "", usage("name one with --kubeconfig or KUBECONFIG", "the kubeconfig cannot be read: %v", err)
+	}
+	config, err := loader.ClientConfig()
+	if err != nil {
+		return nil, "", usage("name one with --kubeconfig or KUBECONFIG", "the kubeconfig cannot be read: %v", err)
+	}
+	config.UserAgent = "bulkhead/" + version
+	return config, namespace, nil
+}
+
+// cleanView is what guard clean says in JSON. Its field names are a contract: add,
+// never rename.
+type cleanView struct {
+	Leftovers []clean.Object `json:"leftovers"`
+	Releases  int            `json:"releases"`
+	Spared    []clean.Object `json:"spared"`
+	Notes     []string       `json:"notes,omitempty"`
+	Undo      string         `json:"undo,omitempty"`
+	Done      *clean.Summary `json:"done,omitempty"`
+}
+
+// guardClean is `bulkhead guard clean`.
+func (a *app) guardClean(ctx context.Context, f *guardCleanFlags) error {
+	ctx, stop := a.interruptible(ctx)
+	defer stop()
+	o, err := a.cleanOptions(ctx, f)
+	if err != nil {
+		return err
+	}
+	cleaner, err := clean.New(o)
+	if err != nil {
+		return err
+	}
+	found, err := cleaner.Find(ctx)
+	if err != nil {
+		return err
+	}
+	view := cleanView{Leftovers: append([]clean.Object{}, found.Leftovers...), Releases: found.Releases, Spared: append([]clean.Object{}, found.Spared...), Notes: found.Notes}
+	if f.out != "json" {
+		a.printFound(found, o.Now())
+	}
+	if !f.yes || len(found.Leftovers) == 0 {
+		if f.out == "json" {
+			return writeJSON(a.stdout, view)
+		}
+		if len(found.Leftovers) > 0 {
+			a.tell("nothing was deleted; --yes does it, and keeps what it deletes in an undo file")
+		}
+		return nil
+	}
+	return a.cleanUp(ctx, f, cleaner, found, view)
+}
+
+func (a *app) cleanOptions(ctx context.Context, f *guardCleanFlags) (o clean.Options, err error) {
+	o = clean.Options{Family: f.family, Release: f.release, Kind: f.kind, Finished: f.finished, Verdict: a.guardVerdict, Now: time.Now}
+	if o.Grace, err = plan.ParseDuration(f.older); err != nil {
+		return o, fmt.Errorf("--older: %w", err)
+	}
+	if o.Grace == 0 {
+		o.Grace = time.Nanosecond // none; zero is the default
+	}
+	rate, err := bulkhead.ParseRate(f.rate)
+	if err != nil {
+		return o, fmt.Errorf("--rate: %w", err)
+	}
+	o.Rate = float64(time.Second) / float64(rate.Interval())
+	if o.Config, o.Namespace, err = f.of(a); err != nil {
+		return o, err
+	}
+	if f.all {
+		o.Namespace = ""
+	}
+	if f.finding == "" {
+		return o, nil
+	}
+	finding, err := a.findingByID(ctx, f.finding)
+	if err != nil {
+		return o, err
+	}
+	o.Members = []bulkhead.Key{}
+	for _, m := range finding.Members {
+		o.Members = append(o.Members, m.Key)
+	}
+	if finding.Namespace != "" && f.namespace == "" && !f.all {
+		o.Namespace = finding.Namespace
+	}
+	return o, nil
+}
+
+// guardVerdict is what the guard and the brakes say about clean-ups.
+func (a *app) guardVerdict() bulkhead.Verdict { return bulkhead.Verdict{} }
+
+// cleanUp deletes what was found.
+func (a *app) cleanUp(ctx context.Context, f *guardCleanFlags, cleaner *clean.Cleaner, found *clean.Found, view cleanView) error {
+	now := time.Now()
+	path := f.undo
+	if path == "" {
+		path = "bulkhead-undo-" + now.UTC().Format("20060102T150405Z") + ".json"
+	}
+	undo, err := clean.CreateUndo(path, now)
+	if err != nil {
+		return err
+	}
+	defer undo.Close()
+	if absolute, err := filepath.Abs(path); err == nil {
+		path = absolute
+	}
+	a.tell("what is deleted is written to %s first, readable by you only, Secrets in the clear", path)
+	var told time.Time
+	sum, err := cleaner.Remove(ctx, found, undo, func(p clean.Progress) {
+		if time.Since(told) < 5*time.Second && p.Deleted < p.Of {
+			return
+		}
+		told = time.Now()
+		slow := ""
+		if p.Slow != "" {
+			slow = "; slower than --rate: " + p.Slow
+		}
+		a.tell("%d of %d deleted%s", p.Deleted, p.Of, slow)
+	})
+	view.Undo, view.Done = path, &sum
+	if f.out == "json" {
+		if err := writeJSON(a.stdout, view); err != nil {
+			return err
+		}
+	} else {
+		a.printSummary(&sum, path)
+	}
+	return a.cleanEnd(ctx, &sum, err)
+}
+
+// cleanEnd is the exit code of a clean-up that has begun.
+func (a *app) cleanEnd(ctx context.Context, sum *clean.Summary, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx))):
+		a.tell("bulkhead: interrupted; the same command goes on with the rest")
+		return exitError(exitInterrupted)
+	case sum.Total() == 0 && len(sum.PutBack) == 0:
+		return err
+	}
+	_ = a.report(err) // it has a code of its own
+	return exitError(exitFailed)
+}
+
+// Of a list so many are shown, of each kind; -o json has all.
+const (
+	shownLeftovers = 20
+	shownSpared    = 20
+)
+
+func (a *app) printFound(f *clean.Found, now time.Time) {
+	for _, note := range f.Notes {
+		a.tell("note: %s", note)
+	}
+	if len(f.Leftovers) == 0 {
+		fmt.Fprintln(a.stdout, "Nothing is left over.")
+	} else {
+		printObjects(a.stdout, f.Leftovers, now, "WHY", shownLeftovers)
+		fmt.Fprintf(a.stdout, "\nLeft over: %s.\n", leftOver(f))
+	}
+	if len(f.Spared) > 0 {
+		fmt.Fprintf(a.stdout, "\n%d stay:\n", len(f.Spared))
+		printObjects(a.stdout, f.Spared, now, "WHY IT STAYS", shownSpared)
+	}
+}
+
+// printObjects prints the first of each kind.
+func printObjects(w io.Writer, list []clean.Object, now time.Time, why string, most int) {
+	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintf(tw, "KIND\tNAMESPACE\tNAME\tAGE\t%s\n", why)
+	shown, more := map[string]int{}, 0
+	for _, o := range list {
+		if shown[o.Kind]++; shown[o.Kind] > most {
+			more++
+			continue
+		}
+		reason := o.Why
+		if o.Release != "" {
+			reason = "release " + o.Release + ": " + reason
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", printable(o.Kind, 40), printable(o.Namespace, 40), printable(o.Name, 63), age(now.Sub(o.Created)), printable(reason, 120))
+	}
+	_ = tw.Flush() // output for people
+	if more > 0 {
+		fmt.Fprintf(w, "… and %d more; -o json has all\n", more)
+	}
+}
+
+func leftOver(f *clean.Found) string {
+	by := map[string]int{}
+	for _, o := range f.Leftovers {
+		by[o.Kind]++
+	}
+	text := fmt.Sprintf("%d objects", len(f.Leftovers))
+	if f.Releases > 0 {
+		text += fmt.Sprintf(" of %d Helm releases", f.Releases)
+	}
+	separator := ": "
+	for _, kind := range slices.Sorted(maps.Keys(by)) {
+		text += fmt.Sprintf("%s%d %s", separator, by[kind], kind)
+		separator = ", "
+	}
+	return text
+}
+
+func (a *app) printSummary(s *clean.Summary, undo string) {
+	fmt.Fprintf(a.stdout, "\nDeleted %d objects", s.Total())
+	separator := ": "
+	for _, kind := range slices.Sorted(maps.Keys(s.Deleted)) {
+		fmt.Fprintf(a.stdout, "%s%d %s", separator, s.Deleted[kind], kind)
+		separator = ", "
+	}
+	fmt.Fprintln(a.stdout, ".")
+	if s.Gone > 0 {
+		fmt.Fprintf(a.stdout, "%d were gone already.\n", s.Gone)
+	}
+	if s.Left > 0 {
+		fmt.Fprintf(a.stdout, "%d are left.\n", s.Left)
+	}
+	for _, list := range []struct {
+		what    string
+		objects []clean.Object
+	}{{"stay, because something has changed meanwhile", s.Spared}, {"were put back", s.PutBack}} {
+		if len(list.objects) > 0 {
+			fmt.Fprintf(a.stdout, "%d %s:\n", len(list.objects), list.what)
+			printObjects(a.stdout, list.objects, time.Now(), "WHY", shownSpared)
+		}
+	}
+	if s.Total() > 0 {
+		fmt.Fprintf(a.stdout, "To put back what was deleted: bulkhead guard clean --restore %s\n", shellLine([]string{undo}))
+	}
+}
+
+// guardRestore is `bulkhead guard clean --restore`.
+func (a *app) guardRestore(ctx context.Context, f *guardCleanFlags) error {
+	ctx, stop := a.interruptible(ctx)
+	defer stop()
+	rate, err := bulkhead.ParseRate(f.rate)
+	if err != nil {
+		return fmt.Errorf("--rate: %w", err)
+	}
+	config, _, err := f.of(a)
+	if err != nil {
+		return err
+	}
+	file, err := os.Open(f.restore)
+	if err != nil {
+		return usage("", "--restore: %v", err)
+	}
+	defer file.Close()
+	done, err := clean.Restore(ctx, config, file, float64(time.Second)/float64(rate.Interval()))
+	if f.out == "json" {
+		err = errors.Join(writeJSON(a.stdout, done), err)
+	} else {
+		fmt.Fprintf(a.stdout, "Put back %d objects; %d are there.\n", done.Created, done.There)
+	}
+	if done.Suspended > 0 {
+		a.tell("%d of them are Jobs: they are suspended, so that no script runs again", done.Suspended)
+	}
+	if done.CutOff {
+		a.tell("the end of the file is missing: what would have been there was not deleted")
+	}
+	if err != nil && ctx.Err() != nil {
+		a.tell("bulkhead: interrupted; the same command goes on with the rest")
+		return exitError(exitInterrupted)
+	}
+	return err
+}

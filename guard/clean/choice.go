@@ -1,0 +1,188 @@
+package clean
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/guard/family"
+)
+
+// choice says which objects and which Helm releases are meant.
+type choice struct {
+	family  string // of objects, of any kind in kinds
+	kinds   []kind
+	members []bulkhead.Key // exact ones
+	release []string       // families of releases
+	only    string         // namespace; "": all
+}
+
+func choose(o *Options) (choice, error) {
+	if err := o.check(); err != nil {
+		return choice{}, err
+	}
+	c := choice{family: o.Family, only: o.Namespace}
+	if o.Release != "" {
+		c.release = []string{o.Release}
+	}
+	for _, k := range []kind{policies, configMaps, secrets} {
+		if o.Family != "" && (o.Kind == "" || o.Kind == k.kind()) {
+			c.kinds = append(c.kinds, k)
+		}
+	}
+	for _, m := range o.Members {
+		if release, ok := strings.CutPrefix(m.Origin, releaseOrigin); ok {
+			c.addRelease(release)
+			continue
+		}
+		for _, k := range []kind{policies, configMaps, secrets} {
+			if m.Kind == k.kind() {
+				c.addMember(k, m)
+			}
+		}
+	}
+	if len(c.kinds) == 0 && len(c.release) == 0 {
+		return choice{}, &bulkhead.Error{Code: bulkhead.CodeUsage, Message: "the finding has no family of which something could be removed",
+			Hint: "what it has goes with its owner: see what `bulkhead why` advises"}
+	}
+	return c, nil
+}
+
+// releaseOrigin begins the origin of what a Helm release has made.
+const releaseOrigin = "release/"
+
+func (c *choice) addRelease(release string) {
+	for _, has := range c.release {
+		if has == release {
+			return
+		}
+	}
+	c.release = append(c.release, release)
+}
+
+func (c *choice) addMember(k kind, m bulkhead.Key) {
+	c.members = append(c.members, m)
+	for _, has := range c.kinds {
+		if has == k {
+			return
+		}
+	}
+	c.kinds = append(c.kinds, k)
+}
+
+// match is how far something is of a family.
+type match int
+
+const (
+	other match = iota
+	// alike has a word where the family has *. A census makes many such words one: where
+	// there are few of them, each is a family of its own.
+	alike
+	same
+)
+
+// manyWords is from how many words on that stand at one place they are one family.
+const manyWords = 20
+
+// has says whether an object is meant, and of which family it is.
+func (c *choice) has(k kind, o *metav1.ObjectMeta) (match, string) {
+	key := keyOf(k, o)
+	if c.family != "" {
+		if o.Name == c.family {
+			return same, key.Family
+		}
+		return compare(c.family, key.Family), key.Family
+	}
+	most := other
+	for _, m := range c.members {
+		if m.Kind == key.Kind && m.Manager == key.Manager && (m.Namespace == "" || m.Namespace == key.Namespace) {
+			most = max(most, min(compare(m.Family, key.Family), compare(m.Origin, key.Origin)))
+		}
+	}
+	return most, key.Family
+}
+
+// hasRelease says whether a Helm release is meant, and of which family it is.
+func (c *choice) hasRelease(namespace, name string) (match, string) {
+	of := familyOfRelease(namespace, name)
+	most := other
+	for _, r := range c.release {
+		if r == name {
+			return same, of
+		}
+		most = max(most, compare(r, of))
+	}
+	return most, of
+}
+
+// compare says how far a family is the one that a pattern names. What has nothing but *
+// in it is alike to nothing: it would be to everything.
+func compare(pattern, of string) match {
+	if pattern == of {
+		return same
+	}
+	wild := wildcard(pattern)
+	if wild != nil && wild.MatchString(of) {
+		return alike
+	}
+	return other
+}
+
+func wildcard(pattern string) *regexp.Regexp {
+	if !strings.Contains(pattern, "*") || strings.Trim(pattern, "*-./") == "" || len(pattern) > 300 {
+		return nil
+	}
+	return regexp.MustCompile("^" + strings.ReplaceAll(regexp.QuoteMeta(pattern), `\*`, `[^-./]+`) + "$")
+}
+
+// keyOf is the family of an object, as a census counts it.
+func keyOf(k kind, o *metav1.ObjectMeta) bulkhead.Key {
+	of := family.Object{Kind: k.kind(), Namespace: o.Namespace, Name: o.Name, GenerateName: o.GenerateName, Labels: o.Labels, Annotations: o.Annotations}
+	for _, owner := range o.OwnerReferences {
+		of.Owners = append(of.Owners, family.Owner{APIVersion: owner.APIVersion, Kind: owner.Kind, Name: owner.Name, Controller: owner.Controller != nil && *owner.Controller})
+	}
+	for _, m := range o.ManagedFields {
+		if m.Subresource == "" {
+			of.Manager = m.Manager
+			break
+		}
+	}
+	return family.Key(of)
+}
+
+// familyOfRelease is the family that a census gives to what a release has made.
+func familyOfRelease(namespace, name string) string {
+	key := family.Key(family.Object{
+		Kind: configMaps.kind(), Namespace: namespace, Name: name,
+		Labels:      map[string]string{managedByLabel: managedByHelm},
+		Annotations: map[string]string{releaseNameAnnotation: name, releaseNamespaceAnnotation: namespace},
+	})
+	return strings.TrimPrefix(key.Origin, releaseOrigin)
+}
+
+// crowd are things of families that are alike, until it is known whether they are many.
+type crowd[T any] map[string][]T
+
+// all are the things, if their families are many, or a note of why not.
+func (c crowd[T]) all(what, pattern string) (all []T, note string) {
+	families := slices.Sorted(maps.Keys(c))
+	if len(families) >= manyWords {
+		for _, f := range families {
+			all = append(all, c[f]...)
+		}
+		return all, ""
+	}
+	if len(families) == 0 {
+		return nil, ""
+	}
+	shown := families[:min(len(families), 5)]
+	for i, f := range shown {
+		shown[i] = bulkhead.Quote(f)
+	}
+	return nil, fmt.Sprintf("%s that are of other families, though their names fit %s, are not meant: %s", what, bulkhead.Quote(pattern), strings.Join(shown, ", "))
+}
