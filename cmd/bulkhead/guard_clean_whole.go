@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -114,8 +115,11 @@ func (a *app) cleanOptions(ctx context.Context, f *guardCleanFlags) (o clean.Opt
 	for _, m := range finding.Members {
 		o.Members = append(o.Members, m.Key)
 	}
-	if finding.Namespace != "" && f.namespace == "" && !f.all {
+	if f.namespace == "" && !f.all { // a finding that is in many namespaces names none, or a pattern
 		o.Namespace = finding.Namespace
+		if strings.Contains(o.Namespace, "*") {
+			o.Namespace = ""
+		}
 	}
 	return o, nil
 }

@@ -3,7 +3,6 @@ package clean
 import (
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -86,8 +85,9 @@ const (
 	same
 )
 
-// manyWords is from how many words on that stand at one place they are one family.
-const manyWords = 20
+// manyWords is how many words that stand at one place are families of their own: more
+// are one, as for a census.
+const manyWords = 64
 
 // has says whether an object is meant, and of which family it is.
 func (c *choice) has(k kind, o *metav1.ObjectMeta) (match, string) {
@@ -100,11 +100,17 @@ func (c *choice) has(k kind, o *metav1.ObjectMeta) (match, string) {
 	}
 	most := other
 	for _, m := range c.members {
-		if m.Kind == key.Kind && m.Manager == key.Manager && (m.Namespace == "" || m.Namespace == key.Namespace) {
+		if m.Kind == key.Kind && (m.Manager == "" || m.Manager == key.Manager) && inNamespace(m.Namespace, key.Namespace) {
 			most = max(most, min(compare(m.Family, key.Family), compare(m.Origin, key.Origin)))
 		}
 	}
 	return most, key.Family
+}
+
+// inNamespace reports whether an object of a namespace may be of a family that is in
+// another, or in many.
+func inNamespace(pattern, namespace string) bool {
+	return pattern == "" || pattern == "*" || pattern == namespace || pattern == family.Name(namespace, family.Hints{})
 }
 
 // hasRelease says whether a Helm release is meant, and of which family it is.
@@ -126,18 +132,24 @@ func compare(pattern, of string) match {
 	if pattern == of {
 		return same
 	}
-	wild := wildcard(pattern)
-	if wild != nil && wild.MatchString(of) {
+	if fits(strings.FieldsFunc(pattern, between), strings.FieldsFunc(of, between)) {
 		return alike
 	}
 	return other
 }
 
-func wildcard(pattern string) *regexp.Regexp {
-	if !strings.Contains(pattern, "*") || strings.Trim(pattern, "*-./") == "" || len(pattern) > 300 {
-		return nil
+func between(r rune) bool { return r == '-' || r == '.' || r == '/' }
+
+// fits reports whether words are those of a pattern, which may have * for any one.
+func fits(pattern, words []string) bool {
+	fixed := false
+	for i, p := range pattern {
+		if i >= len(words) || p != words[i] && p != "*" {
+			return false
+		}
+		fixed = fixed || p != "*"
 	}
-	return regexp.MustCompile("^" + strings.ReplaceAll(regexp.QuoteMeta(pattern), `\*`, `[^-./]+`) + "$")
+	return fixed && len(pattern) == len(words)
 }
 
 // keyOf is the family of an object, as a census counts it.
@@ -146,10 +158,11 @@ func keyOf(k kind, o *metav1.ObjectMeta) bulkhead.Key {
 	for _, owner := range o.OwnerReferences {
 		of.Owners = append(of.Owners, family.Owner{APIVersion: owner.APIVersion, Kind: owner.Kind, Name: owner.Name, Controller: owner.Controller != nil && *owner.Controller})
 	}
-	for _, m := range o.ManagedFields {
-		if m.Subresource == "" {
-			of.Manager = m.Manager
-			break
+	var first *metav1.ManagedFieldsEntry
+	for i := range o.ManagedFields {
+		f := &o.ManagedFields[i]
+		if f.Subresource == "" && (first == nil || f.Time != nil && first.Time != nil && f.Time.Before(first.Time)) {
+			first, of.Manager = f, f.Manager
 		}
 	}
 	return family.Key(of)
@@ -171,7 +184,7 @@ type crowd[T any] map[string][]T
 // all are the things, if their families are many, or a note of why not.
 func (c crowd[T]) all(what, pattern string) (all []T, note string) {
 	families := slices.Sorted(maps.Keys(c))
-	if len(families) >= manyWords {
+	if len(families) > manyWords {
 		for _, f := range families {
 			all = append(all, c[f]...)
 		}

@@ -57,7 +57,9 @@ func (k kind) rank() int {
 }
 
 // kind is its name in a census: networkpolicies.networking.k8s.io.
-func (k kind) kind() string { return schema.GroupResource{Group: k.group, Resource: k.resource}.String() }
+func (k kind) kind() string {
+	return schema.GroupResource{Group: k.group, Resource: k.resource}.String()
+}
 
 // one is what people call one of them.
 func (k kind) one() string {

@@ -315,4 +315,3 @@ func (c *Cleaner) unchanged(ctx context.Context, r *release) (bool, error) {
 	}
 	return len(found) == len(r.records), nil
 }
-

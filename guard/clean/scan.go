@@ -311,7 +311,9 @@ var added = map[string]func(h *holder, value string) bool{
 
 func isAdded(key string) bool { return added[key] != nil }
 
-func isSet(h *holder) bool { return h.kind.resource == "daemonsets" || h.kind.resource == "statefulsets" }
+func isSet(h *holder) bool {
+	return h.kind.resource == "daemonsets" || h.kind.resource == "statefulsets"
+}
 
 func (h *holder) begins(value string) bool { return strings.HasPrefix(value, h.o.GetName()+"-") }
 
