@@ -83,8 +83,12 @@ func Of(points []Point) Trend {
 	}
 	t := Trend{Now: s[len(s)-1].v, At: newest}
 	var chosen *run
+	levels := make([][]sample, 0, len(scales))
+	b := s
 	for i, width := range scales {
-		r, ok := examine(s, width, enough(i))
+		b = steps(b, width)
+		levels = append(levels, b)
+		r, ok := examine(s, b, width, enough(i))
 		if !ok {
 			continue
 		}
@@ -96,7 +100,7 @@ func Of(points []Point) Trend {
 		}
 	}
 	if chosen == nil {
-		t.PerHour, t.Low, t.High = drift(s)
+		t.PerHour, t.Low, t.High = drift(levels)
 		return t
 	}
 	chosen.fill(&t, newest)

@@ -78,10 +78,11 @@ func (r *run) curve(t, y []float64) {
 	}
 }
 
-// drift is the slope of what does not grow, over the last hours.
-func drift(s []sample) (rate, low, high float64) {
-	for _, width := range []float64{scales[1], scales[2], scales[0]} {
-		b := steps(s, width)
+// drift is the slope of what does not grow, over the last hours, from its steps at
+// each scale.
+func drift(levels [][]sample) (rate, low, high float64) {
+	for _, scale := range []int{1, 2, 0} {
+		b := levels[scale]
 		if b = b[max(0, len(b)-24):]; len(b) < 3 {
 			continue
 		}

@@ -37,14 +37,19 @@ type run struct {
 	returns bool    // it has been cleaned up twice, and is not above that
 }
 
-// examine looks whether a series grows at its end in steps of a width: nearly each
+// examine looks whether a series grows at its end in steps b of a width: nearly each
 // of the last k changes is up, none is most of it.
-func examine(s []sample, width float64, k int) (run, bool) {
-	b := steps(s, width)
+func examine(s, b []sample, width float64, k int) (run, bool) {
 	n := len(b)
 	if n <= k || b[n-1].t-b[n-1-k].t > float64(k+3)*width {
 		return run{}, false
 	}
+	// Most series are at rest most of the time: their end tells, with what smooth looks at.
+	if y, _ := smooth(b[max(0, n-1-k-around-1):]); !steady(y[len(y)-1-k:]) {
+		return run{}, false
+	}
+	b = b[max(0, n-maxSteps):]
+	n = len(b)
 	y, drops := smooth(b)
 	if !steady(y[n-1-k:]) || (width > atOnce && leap(s, b[n-1-k].t-width/2) > (y[n-1]-y[n-1-k])*mostAtOnce) {
 		return run{}, false
@@ -177,12 +182,11 @@ func (r *run) compare(k int, oldest float64) {
 	}
 	n := len(r.y) - 1
 	last := (r.y[n] - r.y[n-k]) / (r.b[n].t - r.b[n-k].t)
-	usual := quantile(moves, 0.95)
-	if usual == 0 {
+	if most := quantile(moves, 0.95); most > 0 {
+		r.beyond = last / most
+	} else {
 		r.beyond = math.Inf(1)
-		return
 	}
-	r.beyond = last / usual
 }
 
 // returning sees a saw: twice it was cleaned up since the growth began, and it is not
@@ -199,23 +203,30 @@ func (r *run) returning(drops []int) {
 	r.returns = count >= 2 && r.b[len(r.b)-1].v-r.base < 1.15*peak
 }
 
+// usual is by how much a growth has to be more than 19 of 20 moves before it.
+const usual = 2.5
+
 // need is how much growth since the start is more than health explains.
 func (r *run) need() float64 {
 	age := r.b[len(r.b)-1].t - r.b[r.start].t
 	base := math.Abs(r.base)
-	if r.past >= knownDay && r.beyond > 0 {
-		return max(minGain+slowest*age, base*min(0.20, cycleStart+0.01*age))
+	wanders := cycleStart
+	if r.beyond > usual {
+		wanders *= usual / r.beyond
 	}
-	return max(minGain+slowest*age, base*min(cycleRise, cycleStart+cycleRate*age))
+	if r.past >= knownDay && r.beyond > 0 {
+		return max(minGain+slowest*age, base*min(0.20, wanders+0.01*age))
+	}
+	return max(minGain+slowest*age, base*min(cycleRise, wanders+cycleRate*age))
 }
 
 // growth is whether the run is one to tell people about.
 func (r *run) growth() bool {
-	more := 2.5
+	more := usual
 	if r.width == scales[0] {
 		more = 4 // asked each minute of a week, chance has many chances
 	}
-	return !r.returns && r.gain >= r.need() && r.error < r.rate/4 && (r.beyond == 0 || r.beyond >= more)
+	return !r.returns && r.gain >= r.need() && r.error < r.rate/3 && (r.beyond == 0 || r.beyond >= more)
 }
 
 // confidence is high for what is known exactly, is far beyond what was before, and
@@ -230,11 +241,14 @@ func (r *run) confidence() float64 {
 	return exact * much * rare
 }
 
-// better is whether a larger scale shows what a smaller one cannot: growth at all, or
-// that the same growth has gone on for longer.
+// better is whether a larger scale shows what a smaller one cannot: growth at all, that
+// the same growth has gone on for longer, or how fast it is among all that comes and goes.
 func (r *run) better(smaller *run) bool {
 	if r.growth() != smaller.growth() {
 		return r.growth()
+	}
+	if r.error*smaller.rate < smaller.error*r.rate/2 && r.rate > smaller.rate/2 && r.rate < smaller.rate*2 {
+		return true
 	}
 	return r.since < smaller.since-2*r.width && r.rate > smaller.rate/1.5 && r.rate < smaller.rate*1.5
 }

@@ -23,9 +23,10 @@ func clean(points []Point) ([]sample, time.Time) {
 	if len(sorted) == 0 {
 		return nil, time.Time{}
 	}
-	slices.SortFunc(sorted, func(a, b Point) int {
-		return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.Value, b.Value))
-	})
+	order := func(a, b Point) int { return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.Value, b.Value)) }
+	if !slices.IsSortedFunc(sorted, order) {
+		slices.SortFunc(sorted, order)
+	}
 	newest := sorted[len(sorted)-1].At
 	s := make([]sample, 0, len(sorted))
 	for i := 0; i < len(sorted); {
@@ -44,15 +45,12 @@ const maxSteps = 256
 
 // steps are the samples in steps of a width in hours that end at the newest sample:
 // each the median of its samples, at the mean of their times. A step without samples
-// is not there. At most maxSteps widths back.
+// is not there. Those of a larger scale are made of those of the one before.
 func steps(s []sample, width float64) []sample {
-	var made []sample
+	made := make([]sample, 0, min(len(s), 1+int(-s[0].t/width)))
 	var values []float64
 	for end := len(s); end > 0; {
 		index := math.Floor(-s[end-1].t / width)
-		if index >= maxSteps {
-			break
-		}
 		start := end
 		var sum float64
 		values = values[:0]

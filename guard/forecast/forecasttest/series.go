@@ -114,6 +114,27 @@ func Random(seed uint64, perHour, from float64) Shape {
 	}
 }
 
+// Churn is births at random, so many in an hour, each of which lives for a random
+// time, life hours in the mean: perHour × life of them, more or less.
+func Churn(seed uint64, perHour, life float64) Shape {
+	r := rand.New(rand.NewPCG(seed, 6))
+	change := make([]float64, 8*24*60)
+	for at := -10 * life; at < 8*24; at += r.ExpFloat64() / perHour {
+		from, to := int(max(0, at)*60), int((at+life*r.ExpFloat64())*60)
+		if to < 0 || from >= len(change) {
+			continue
+		}
+		change[from]++
+		if to < len(change) {
+			change[to]--
+		}
+	}
+	for i := range change[1:] {
+		change[i+1] += change[i]
+	}
+	return func(hour float64) float64 { return change[min(max(int(hour*60+0.5), 0), len(change)-1)] }
+}
+
 // Once adds so many at an hour and takes them at another (0: never).
 func Once(count, from, to float64) Shape {
 	return func(hour float64) float64 {
@@ -142,6 +163,7 @@ func CronJobs(seed uint64, count int, every, history float64) Shape {
 	for range count {
 		phase, took := r.Float64()*every, (1+5*r.Float64())/60
 		shapes = append(shapes, func(hour float64) float64 {
+			hour += every * history // they are not new
 			ran := math.Max(0, math.Floor((hour-phase)/every+1))
 			running := 0.0
 			if ran > 0 && math.Mod(hour-phase, every) < took {
