@@ -128,7 +128,7 @@ func Span(d time.Duration, unit bool) string {
 	case d >= 48*time.Hour:
 		h := int(d.Round(time.Hour) / time.Hour)
 		return fmt.Sprintf("%d d %d h", h/24, h%24)
-	case d < time.Hour:
+	case d < time.Hour-30*time.Second:
 		return fmt.Sprintf("%d min", int(d.Round(time.Minute)/time.Minute))
 	}
 	m := int(d.Round(10*time.Minute) / time.Minute)

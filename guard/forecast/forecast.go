@@ -92,9 +92,6 @@ func Of(points []Point) Trend {
 		if !ok {
 			continue
 		}
-		if !t.Growing && r.growth() {
-			t.Growing = true
-		}
 		if chosen == nil || r.better(chosen) {
 			chosen = &r
 		}
@@ -103,6 +100,7 @@ func Of(points []Point) Trend {
 		t.PerHour, t.Low, t.High = drift(levels)
 		return t
 	}
+	t.Growing = chosen.growth() && !known(levels, chosen)
 	chosen.fill(&t, newest)
 	return t
 }

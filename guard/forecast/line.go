@@ -25,8 +25,8 @@ func level(t, y []float64, rate float64) float64 {
 }
 
 // scatter is how far values are from the line, as a standard deviation, and the error
-// of the slope that follows, with 90 %. What is above the line tends to stay above it
-// for a while: so many values as there are say less than independent ones would.
+// of the slope that follows, with 90 %. Two things make a slope uncertain, and the
+// larger one counts: values that lie around a line, and steps of chance that add up.
 func scatter(t, y []float64, rate float64) (spread, err float64) {
 	n := len(t)
 	at := level(t, y, rate)
@@ -45,9 +45,32 @@ func scatter(t, y []float64, rate float64) (spread, err float64) {
 	if squares == 0 || length == 0 {
 		return 0, 0
 	}
+	// What is above the line tends to stay above it for a while: so many values as
+	// there are say less than independent ones would.
 	alike := min(max(next/squares, 0), 0.9)
 	spread = math.Sqrt(squares / float64(max(1, n-2)))
-	return spread, 1.7 * spread / math.Sqrt(length) * math.Sqrt((1+alike)/(1-alike))
+	err = spread / math.Sqrt(length) * math.Sqrt((1+alike)/(1-alike))
+	return spread, 1.7 * max(err, chance(t, y, rate))
+}
+
+// chance is the error of a slope whose steps are independent of each other, as births
+// at random are: how much they vary in the long run. Steps that take back what the one
+// before has added do not count.
+func chance(t, y []float64, rate float64) float64 {
+	n := len(t) - 1
+	if n < 4 {
+		return 0
+	}
+	var sum float64
+	steps := make([]float64, n)
+	for i := range steps {
+		steps[i] = y[i+1] - y[i] - rate*(t[i+1]-t[i])
+		sum += steps[i] * steps[i]
+		if i > 0 {
+			sum += 2 * steps[i] * steps[i-1]
+		}
+	}
+	return math.Sqrt(max(0, sum)) / (t[n] - t[0])
 }
 
 // curve sees growth that becomes faster or slower, when the difference between its

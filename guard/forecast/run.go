@@ -20,28 +20,28 @@ func enough(scale int) int {
 // run is the growth that one scale shows at the end of a series. Times are in hours
 // from the newest sample.
 type run struct {
-	width   float64
-	b       []sample  // the steps
-	y       []float64 // their values without jumps
-	start   int       // the first step of the growth
-	since   float64
-	base    float64
-	gain    float64 // since the start, without jumps
-	rate    float64
-	error   float64 // of rate, with 90 %
-	spread  float64
-	bend    float64
-	level   float64
-	beyond  float64 // by how much it is more than the past did; 0: there is not enough past
-	past    float64 // hours that are known before the start
-	returns bool    // it has been cleaned up twice, and is not above that
+	width  float64
+	b      []sample  // the steps
+	y      []float64 // their values without jumps
+	start  int       // the first step of the growth
+	since  float64
+	base   float64
+	gain   float64 // since the start, without jumps
+	rate   float64
+	error  float64 // of rate, with 90 %
+	spread float64
+	bend   float64
+	level  float64
+	beyond float64 // by how much it is more than the past did; 0: there is not enough past
+	past   float64 // hours that are known before the start
+	ended  bool    // nothing has come for longer than ever since the start
 }
 
 // examine looks whether a series grows at its end in steps b of a width: nearly each
 // of the last k changes is up, none is most of it.
 func examine(s, b []sample, width float64, k int) (run, bool) {
 	n := len(b)
-	if n <= k || b[n-1].t-b[n-1-k].t > float64(k+3)*width {
+	if n <= k || b[n-1].t-b[n-1-k].t > float64(2*k+2)*width {
 		return run{}, false
 	}
 	// Most series are at rest most of the time: their end tells, with what smooth looks at.
@@ -63,7 +63,7 @@ func examine(s, b []sample, width float64, k int) (run, bool) {
 	}
 	r.measure()
 	r.compare(k, s[0].t)
-	r.returning(drops)
+	r.end(s, drops)
 	return r, true
 }
 
@@ -189,19 +189,25 @@ func (r *run) compare(k int, oldest float64) {
 	}
 }
 
-// returning sees a saw: twice it was cleaned up since the growth began, and it is not
-// above where that happened.
-func (r *run) returning(drops []int) {
-	count, peak := 0, 0.0
-	for _, d := range drops {
-		// A clean-up takes at least half of what has grown.
-		if d > r.start && r.b[d-1].v-r.b[d].v > (r.b[d-1].v-r.base)/2 {
-			count++
-			peak = max(peak, r.b[d-1].v-r.base)
+// end sees that nothing has come for a quarter of an hour, and for twice as long as
+// it ever did since the growth began.
+func (r *run) end(s []sample, drops []int) {
+	first := sort.Search(len(s), func(i int) bool { return s[i].t >= r.b[r.start].t })
+	top, last, longest := s[first].v, s[first].t, 0.0
+	for i := first; i < len(s); i++ {
+		for len(drops) > 0 && s[i].t >= r.b[drops[0]].t-r.width/2 {
+			top, drops = s[i].v, drops[1:] // a clean-up: from here it grows anew
+		}
+		if s[i].v > top {
+			longest = max(longest, s[i].t-last)
+			top, last = s[i].v, s[i].t
 		}
 	}
-	r.returns = count >= 2 && r.b[len(r.b)-1].v-r.base < 1.15*peak
+	r.ended = -last > max(rest, 2*longest)
 }
+
+// rest is how long nothing may come, in hours.
+const rest = 0.25
 
 // usual is by how much a growth has to be more than 19 of 20 moves before it.
 const usual = 2.5
@@ -211,7 +217,10 @@ func (r *run) need() float64 {
 	age := r.b[len(r.b)-1].t - r.b[r.start].t
 	base := math.Abs(r.base)
 	wanders := cycleStart
-	if r.beyond > usual {
+	switch {
+	case r.beyond == 0:
+		wanders = 0.1 // nothing is known from before
+	case r.beyond > usual:
 		wanders *= usual / r.beyond
 	}
 	if r.past >= knownDay && r.beyond > 0 {
@@ -226,7 +235,7 @@ func (r *run) growth() bool {
 	if r.width == scales[0] {
 		more = 4 // asked each minute of a week, chance has many chances
 	}
-	return !r.returns && r.gain >= r.need() && r.error < r.rate/3 && (r.beyond == 0 || r.beyond >= more)
+	return !r.ended && r.gain >= r.need() && r.error < 0.4*r.rate && (r.beyond == 0 || r.beyond >= more)
 }
 
 // confidence is high for what is known exactly, is far beyond what was before, and
@@ -247,8 +256,8 @@ func (r *run) better(smaller *run) bool {
 	if r.growth() != smaller.growth() {
 		return r.growth()
 	}
-	if r.error*smaller.rate < smaller.error*r.rate/2 && r.rate > smaller.rate/2 && r.rate < smaller.rate*2 {
-		return true
+	if math.Abs(r.rate-smaller.rate) > 1.5*(r.error+smaller.error)+0.1*smaller.rate {
+		return false // it has changed, and the smaller one is nearer to now
 	}
-	return r.since < smaller.since-2*r.width && r.rate > smaller.rate/1.5 && r.rate < smaller.rate*1.5
+	return r.since < smaller.since-2*r.width || r.error < 0.7*smaller.error
 }
