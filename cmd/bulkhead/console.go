@@ -26,7 +26,7 @@ func (f *runFlags) console(spec *bulkhead.Spec) error {
 	switch {
 	case f.detach && !f.place.remote():
 		return usage("at a server it can be attached to later", "-d and -t exclude each other on this machine")
-	case !f.detach && !f.dryRun && !isTerminal(f.stdinFrom):
+	case !f.detach && !f.dryRun && !f.plan && !isTerminal(f.stdinFrom):
 		return noTerminal()
 	}
 	spec.Window = windowOf(f.stdinFrom)

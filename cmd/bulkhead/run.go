@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -30,6 +31,7 @@ type runFlags struct {
 	each, env, pool                             []string
 	limit, retries, canary, priority            int
 	detach, dryRun, interactive, tty, announce  bool
+	plan                                        bool
 	output                                      outputFlag
 
 	place   place
@@ -82,6 +84,7 @@ else there is. -i alone is for pipes of any length.`,
   bulkhead run --each wiki=wikis.txt --each key=144p,240p --pool 'db:{wiki}=1' --halt soon,fail=5% -- ./requeue --wiki={wiki} --key={key}
   bulkhead run -- ./one-script --now
   seq 100000 | bulkhead run --each - --limit 8 --rate 50/s --timeout 30s --retries 2 -- ./check {}
+  bulkhead run --plan --class mediawiki --each all.dblist -- showSiteStats.php --wiki={}
   bulkhead run -d --csv users.csv -- ./migrate --id={id} --mail={mail}
   bulkhead run --class mediawiki -it -- shell.php --wiki=enwiki
   bulkhead run --class mediawiki -i -- importDump.php --wiki=testwiki < dump.xml
@@ -127,7 +130,8 @@ func (f *runFlags) define(a *app, cmd *cobra.Command) {
 	fl.StringVar(&f.shape.Image, "image", "", "with --class: another `image` than the class's")
 	fl.StringVar(&f.shape.CPU, "cpu", "", "with --class: another `quantity` of CPU, as 500m or 2")
 	fl.StringVar(&f.shape.Memory, "memory", "", "with --class: another `quantity` of memory, as 512Mi")
-	outputVar(cmd, &f.output, "with -d: text or json")
+	fl.BoolVar(&f.plan, "plan", false, "say how many items, where, how long and what they would wait for; run nothing")
+	outputVar(cmd, &f.output, "with -d and --plan: text or json")
 	completeNoFiles(cmd, "name", "comment", "limit", "rate", "pool", "halt", "timeout", "grace", "retries", "retry-delay",
 		"canary", "priority", "env", "stdin", "max-output", "image", "cpu", "memory")
 	_ = cmd.RegisterFlagCompletionFunc("class", a.completeClasses)
@@ -168,9 +172,8 @@ func (a *app) run(cmd *cobra.Command, f *runFlags, args []string) (err error) {
 	if note := unused(spec); note != "" {
 		a.tell("bulkhead: %s", note)
 	}
-	if f.dryRun {
-		w := bufio.NewWriter(a.stdout)
-		return cmp.Or(dryRun(w, spec, in), w.Flush())
+	if f.plan || f.dryRun {
+		return a.foresee(cmd.Context(), f, spec, in)
 	}
 	if f.place.remote() {
 		reading = true // and who reads it closes it
@@ -229,7 +232,7 @@ func (f *runFlags) spec(cmd *cobra.Command, args []string) (*bulkhead.Spec, erro
 	if err := f.rest(cmd, spec, given); err != nil {
 		return nil, err
 	}
-	if err := f.console(spec); err != nil {
+	if err := cmp.Or(f.checkPlan(), f.console(spec)); err != nil {
 		return nil, err
 	}
 	if f.place.remote() {
@@ -413,6 +416,15 @@ func (a *app) openInput(spec *bulkhead.Spec, file string) (*plan.Input, error) {
 		return nil, fmt.Errorf("input: %w", err)
 	}
 	return in, nil
+}
+
+// foresee says what a run would do, and does nothing.
+func (a *app) foresee(ctx context.Context, f *runFlags, spec *bulkhead.Spec, in *plan.Input) error {
+	if f.plan {
+		return a.planRun(ctx, f, spec, in)
+	}
+	w := bufio.NewWriter(a.stdout)
+	return cmp.Or(dryRun(w, spec, in), w.Flush())
 }
 
 // dryShown is how many items of each end --dry-run prints.
