@@ -114,12 +114,11 @@ func (rd *reader) end() error {
 	rest := bytes.TrimSpace(text)
 	values, ok := jsonValues(rest)
 	if !ok {
-		var value any
-		if err := decodeYAML(text, &value); err != nil {
+		var err error
+		if values, err = yamlValues(text); err != nil {
 			line, what := yamlError(err)
 			return rd.badAt(rd.first+line, "it must be YAML or JSON, as kubectl apply takes it", "%s", what)
 		}
-		values = append(values, value)
 	}
 	for _, value := range values {
 		if value == nil {
@@ -149,14 +148,24 @@ func jsonValues(text []byte) (values []any, ok bool) {
 	}
 }
 
-// decodeYAML is yaml.Unmarshal that survives what its parser does not.
-func decodeYAML(text []byte, value *any) (err error) {
+// yamlValues are the values of a text that is YAML, all of it. The parser survives
+// what it is not made for.
+func yamlValues(text []byte) (values []any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("it cannot be parsed: %v", p)
 		}
 	}()
-	return yaml.Unmarshal(text, value)
+	for d := yaml.NewDecoder(bytes.NewReader(text)); ; {
+		var value any
+		switch err := d.Decode(&value); {
+		case errors.Is(err, io.EOF):
+			return values, nil
+		case err != nil:
+			return nil, err
+		}
+		values = append(values, value)
+	}
 }
 
 // value counts the objects of a document.
