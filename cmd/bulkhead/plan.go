@@ -58,7 +58,7 @@ Exit codes: 0 no budget is crossed; 1 one is; 2 something cannot be read.
 -o json is an object: documents, helm, times, every_seconds, keep_seconds,
 last_start_seconds, rows (kind, unit, by, each, kept_seconds, now, peak, budget,
 crossed_at, crossed_after_seconds), watchers (kind, on_each_node, central,
-copies), agents (name, bytes, nodes), notes, crossed (names of budgets), and with
+copies), agents (name, each, bytes, nodes), notes, crossed (names of budgets), and with
 --now changes (kind, unit, was_each, each, was_kept_seconds, kept_seconds, factor).
 What is null does not end, or is not known.`,
 		Example: `  helm template x ./chart | bulkhead plan --times 1800 --every 16s --keep 7d -

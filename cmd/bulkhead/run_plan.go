@@ -107,6 +107,15 @@ func (p *runPlan) look(ctx context.Context, h home, spec *bulkhead.Spec) error {
 			p.AtOnce = min(p.AtOnce, int64(use.Slots))
 		}
 	}
+	brakes, err := brakesOf(ctx, h)
+	if err != nil {
+		p.Waits = append(p.Waits, fmt.Sprintf("brakes cannot be seen: %v", err))
+	}
+	for _, b := range brakes {
+		if b.Scope.Covers(0, spec) {
+			p.Waits = append(p.Waits, b.Verdict().Reason)
+		}
+	}
 	runs, err := h.Recent(ctx, bulkhead.RunQuery{Limit: plannedRuns})
 	if err != nil {
 		return err
@@ -114,6 +123,28 @@ func (p *runPlan) look(ctx context.Context, h home, spec *bulkhead.Spec) error {
 	p.waits(runs, spec)
 	p.duration(runs, spec)
 	return nil
+}
+
+// brakesOf are the brakes in force.
+func brakesOf(ctx context.Context, h home) (brakes []bulkhead.Brake, err error) {
+	switch h := h.(type) {
+	case *remote:
+		all, err := h.Brakes(ctx)
+		for _, b := range all {
+			brakes = append(brakes, b.Brake)
+		}
+		return brakes, err
+	case *folder:
+		if h.Store == nil {
+			return nil, nil
+		}
+		if brakes, err = h.Brakes(ctx); err != nil {
+			return nil, err
+		}
+	}
+	now := time.Now()
+	over := func(b bulkhead.Brake) bool { return !b.Expires.IsZero() && !b.Expires.After(now) }
+	return slices.DeleteFunc(brakes, over), nil
 }
 
 // inClass is where the run would find its workers.

@@ -7,11 +7,10 @@ const (
 	// https://github.com/kubernetes/community/blob/master/sig-scalability/configs-and-limits/thresholds.md,
 	// for the largest cluster there is; a smaller one holds proportionally less.
 	sig = "SIG Scalability thresholds: "
-	// That page says TBD for Jobs, ConfigMaps and Secrets. Until one is learned, a
-	// cluster has as many as one had that got into trouble with them.
-	incident = `no published threshold (SIG Scalability: TBD); `
-	// Incidents/2024-10-09 calico-codfw on Wikitech.
-	codfw = `when Wikimedia's agents failed on 2024-10-09 there were `
+	// That page says TBD for Jobs, ConfigMaps and Secrets. Until one is learned, a cluster
+	// has as many as one had that got into trouble: Incidents/2024-10-09 calico-codfw on
+	// Wikitech.
+	codfw = "no published threshold; a place to start: what Wikimedia had when its agents failed, "
 	// Of Calico: what its agents are built for, in the comments of Felix's calculation graph.
 	calico = "Calico's design target: about 2,000 policies, each of which every node's agent holds"
 	// Felix 3.23.3 of Go 1.18 in a memory cgroup of 500 MiB, 170 MiB of which are others',
@@ -42,9 +41,9 @@ func Defaults() []bulkhead.Budget {
 		of("networkpolicies rules", NetworkPolicies, "", Rules, 200_000, felix),
 		of("Calico networkpolicies rules", CalicoPolicies, "", Rules, 200_000, felix),
 		of("Calico globalnetworkpolicies rules", GlobalPolicies, "", Rules, 200_000, felix),
-		of("jobs", Jobs, "", Objects, 2_000, incident+codfw+"1,791 Jobs in one namespace"),
-		of("configmaps", ConfigMaps, "", Objects, 12_000, incident+codfw+"about 12,000 ConfigMaps"),
-		of("secrets", Secrets, "", Objects, 20_000, incident+"with 19,500 Secrets the API servers grew by 20 GB when three Typhas restarted (projectcalico/typha#637)"),
+		of("jobs", Jobs, "", Objects, 2_000, codfw+"1,791 in one namespace"),
+		of("configmaps", ConfigMaps, "", Objects, 12_000, codfw+"about 12,000"),
+		of("secrets", Secrets, "", Objects, 20_000, "no published threshold; API servers grew by 20 GB with 19,500 when Typha restarted (projectcalico/typha#637)"),
 		of("database", All, "", Bytes, 2<<30, "etcd's default quota of 2 GiB (suggested maximum: 8 GiB)"),
 	}
 }

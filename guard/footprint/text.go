@@ -15,7 +15,7 @@ import (
 // shownRows is how many kinds fit a screen with all else that is said.
 const shownRows = 12
 
-// Text writes a plan for people. It fits a screen of 80 columns.
+// Text writes a plan for people. It fits a screen.
 func (p *Plan) Text(to io.Writer) error {
 	w := &strings.Builder{}
 	fmt.Fprintln(w, p.head())
@@ -175,16 +175,21 @@ func (c *Change) factor() string {
 	return "×" + trim(*c.Factor)
 }
 
+// tellWatchers says what the agents of nodes must hold: that is what multiplies.
 func (p *Plan) tellWatchers(w io.Writer) {
+	var parts []string
+	nodes := "on every node"
 	for _, h := range p.Watchers {
 		if len(h.OnNodes) == 0 {
 			continue
 		}
-		nodes := "every node"
+		parts = append(parts, budget.Short(h.Kind)+" by "+strings.Join(h.OnNodes, ", "))
 		if h.Copies != nil {
-			nodes = "each of " + counted(*h.Copies/int64(len(h.OnNodes)), "node")
+			nodes = "on each of " + counted(*h.Copies/int64(len(h.OnNodes)), "node")
 		}
-		tell(w, "held by", fmt.Sprintf("%s: %s on %s; %s", budget.Short(h.Kind), strings.Join(h.OnNodes, ", "), nodes, strings.Join(h.Central, ", ")))
+	}
+	if len(parts) > 0 {
+		tell(w, "held", nodes+": "+strings.Join(parts, "; "))
 	}
 }
 
@@ -200,15 +205,11 @@ func (p *Plan) tellAgents(w io.Writer) {
 		}
 		parts[i] = "+" + size(n) + " " + a.Name
 	}
-	where := ""
-	if n := p.Agents[0].Nodes; n != nil {
-		where = ", on each of " + counted(*n, "node")
-	}
 	often := "at the peak"
 	if p.Agents[0].Bytes == nil {
 		often = "with each invocation, without end"
 	}
-	tell(w, "memory", fmt.Sprintf("about %s%s (%s)", strings.Join(parts, ", "), where, often))
+	tell(w, "memory", fmt.Sprintf("about %s, each, %s", strings.Join(parts, ", "), often))
 }
 
 // verdict is the last line, and before it where the limits come from that decide it.

@@ -21,18 +21,18 @@ type Watch struct {
 var holds = []Watch{
 	// calico/felix: every Felix stores and indexes every policy, and programs those that
 	// select a pod of its node; Typha hands them on. Cilium's agent has the same informer.
-	{Kind: budget.NetworkPolicies, OnNodes: []string{"the agent of the network (calico-node, cilium-agent, …)"}, Central: []string{"typha"}},
+	{Kind: budget.NetworkPolicies, OnNodes: []string{"calico-node, cilium-agent or whatever enforces them"}, Central: []string{"typha"}},
 	{Kind: budget.CalicoPolicies, OnNodes: []string{"calico-node"}, Central: []string{"typha"}},
 	{Kind: budget.GlobalPolicies, OnNodes: []string{"calico-node"}, Central: []string{"typha"}},
 	// kubernetes/cmd/kube-proxy: config.NewServiceConfig and NewEndpointSliceConfig.
 	{Kind: budget.Services, OnNodes: []string{"kube-proxy"}, Central: []string{"coredns", "kube-controller-manager"}},
 	{Kind: budget.EndpointSlices, OnNodes: []string{"kube-proxy"}, Central: []string{"coredns", "kube-controller-manager"}},
 	// A kubelet watches its own pods, and the ConfigMaps and Secrets that they mount, one by one.
-	{Kind: budget.Pods, OnNodes: []string{"calico-node (as endpoints)"}, Central: []string{"kube-scheduler", "kube-controller-manager", "kube-state-metrics"}},
+	{Kind: budget.Pods, OnNodes: []string{"calico-node"}, Central: []string{"kube-scheduler", "kube-controller-manager", "kube-state-metrics"}},
 	{Kind: budget.Secrets, Central: []string{"cert-manager", "ingress controllers", "kube-state-metrics"}},
 	{Kind: budget.ConfigMaps, Central: []string{"cert-manager-cainjector", "kube-state-metrics"}},
 	{Kind: budget.Jobs, Central: []string{"kube-controller-manager", "kube-state-metrics"}},
-	{Kind: "namespaces", OnNodes: []string{"the agent of the network"}, Central: []string{"kube-controller-manager"}},
+	{Kind: "namespaces", OnNodes: []string{"calico-node"}, Central: []string{"kube-controller-manager"}},
 	{Kind: "serviceaccounts", OnNodes: []string{"calico-node"}, Central: []string{"kube-controller-manager"}},
 }
 
