@@ -30,7 +30,7 @@ func (rd *reader) count(o object, kind string) error {
 		rd.note("hooks of helm test, upgrade, rollback and delete are not counted: they come when those are called")
 		return nil
 	}
-	p := Part{Kind: kind, Namespace: namespace, By: ByManifest, Life: life, Objects: 1, Bytes: bytesOf(o)}
+	p := Part{Kind: kind, Namespace: namespace, By: ByManifest, Life: life, Objects: 1, Bytes: withDefaults(o, kind)}
 	if kind == budget.Jobs && life.Ends != Done {
 		p.Life = jobLife(o.at("spec"), life)
 	}
@@ -76,13 +76,29 @@ func jobLife(spec object, life Life) Life {
 // maxTTL is what the API takes, in seconds.
 const maxTTL = 1<<31 - 1
 
-// What controllers make has about so many bytes. Measured in the lab with Jobs and
-// Deployments of one container: `kubectl get -o json | wc -c` over their number.
+// What controllers make, and what defaults and status add to what was sent, has about
+// so many bytes. Measured in the lab (lab_test.go).
 const (
-	sliceBytes = 1_500
-	eventBytes = 1_000
-	podExtra   = 3_000 // of a pod, beside its template: status, tokens, tolerations
+	sliceBytes    = 1_200
+	endpointBytes = 700
+	volumeBytes   = 1_500
+	eventBytes    = 1_000
+	podExtra      = 3_000 // of a pod, beside its template: status, tokens, tolerations
+	workloadExtra = 1_700 // of what has a template of pods
+	serviceExtra  = 700
 )
+
+// withDefaults is about how large an object is once the server has it.
+func withDefaults(o object, kind string) int64 {
+	size := bytesOf(o)
+	switch {
+	case kind == budget.Services:
+		size = plus(size, serviceExtra)
+	case o.at("spec", "template") != nil || o.at("spec", "jobTemplate") != nil:
+		size = plus(size, workloadExtra)
+	}
+	return size
+}
 
 // eventsLife is the API server's default, --event-ttl.
 const eventsLife = time.Hour
@@ -106,14 +122,14 @@ func (rd *reader) follow(o object, of Part) {
 	case budget.CronJobs:
 		rd.cronJobs(of, spec)
 	case budget.Deployments:
-		rd.made(of, budget.ReplicaSets, 1, bytesOf(o))
+		rd.made(of, budget.ReplicaSets, 1, of.Bytes)
 		rd.pods(of, template, spec.numberOr("replicas", 1), 1)
 		rd.events(of, 1)
 	case budget.ReplicaSets, "replicationcontrollers":
 		rd.pods(of, template, spec.numberOr("replicas", 1), 1)
 	case "statefulsets.apps":
 		replicas := spec.numberOr("replicas", 1)
-		rd.made(of, "controllerrevisions.apps", 1, bytesOf(o))
+		rd.made(of, "controllerrevisions.apps", 1, of.Bytes)
 		rd.pods(of, template, replicas, 1)
 		// Nothing removes the claims of a StatefulSet unless it says so.
 		claims := of
@@ -122,7 +138,7 @@ func (rd *reader) follow(o object, of Part) {
 		}
 		rd.claims(claims, times(replicas, int64(len(spec.list("volumeClaimTemplates")))))
 	case "daemonsets.apps":
-		rd.made(of, "controllerrevisions.apps", 1, bytesOf(o))
+		rd.made(of, "controllerrevisions.apps", 1, of.Bytes)
 		if rd.Nodes == 0 {
 			rd.note("pods of DaemonSets are not counted: say how many nodes there are with --nodes")
 		}
@@ -131,7 +147,7 @@ func (rd *reader) follow(o object, of Part) {
 		// Without a selector its endpoints are somebody else's.
 		if len(spec.at("selector")) > 0 && spec.text("type") != "ExternalName" {
 			rd.made(of, budget.EndpointSlices, 1, sliceBytes)
-			rd.made(of, "endpoints", 1, sliceBytes)
+			rd.made(of, "endpoints", 1, endpointBytes)
 		}
 	case "persistentvolumeclaims":
 		rd.volumes(of, 1)
@@ -183,7 +199,7 @@ func (rd *reader) cronJobs(of Part, spec object) {
 	}
 	kept := spec.numberOr("successfulJobsHistoryLimit", 3) + spec.numberOr("failedJobsHistoryLimit", 1) + 1
 	job := spec.at("jobTemplate", "spec")
-	rd.made(of, budget.Jobs, kept, bytesOf(spec.at("jobTemplate")))
+	rd.made(of, budget.Jobs, kept, withDefaults(spec.at("jobTemplate"), budget.Jobs))
 	rd.jobs(of, job, kept)
 	rd.note("a CronJob is counted with all the Jobs that its history limits keep")
 }
@@ -196,5 +212,5 @@ func (rd *reader) claims(of Part, n int64) {
 // volumes counts the volumes that a provisioner makes for claims.
 func (rd *reader) volumes(of Part, n int64) {
 	of.Namespace = ""
-	rd.made(of, "persistentvolumes", n, sliceBytes)
+	rd.made(of, "persistentvolumes", n, volumeBytes)
 }

@@ -161,18 +161,18 @@ func part(t *rapid.T, i int) footprint.Part {
 
 // there counts what is there when invocation i has started, one by one.
 func there(parts []footprint.Part, s footprint.Schedule, i int64) (n int64) {
-	at := func(i int64) float64 { return float64(i) * float64(s.Rate.Per) / float64(s.Rate.N) }
 	for _, p := range parts {
+		kept := p.Life.After + s.Lasts
+		if s.Keep > 0 && p.Life.Ends == footprint.TTL {
+			kept = min(kept, s.Keep)
+		}
+		if p.Life.Ends == footprint.Uninstall {
+			kept = s.Keep
+		}
+		forGood := p.Life.Ends == footprint.Uninstall && s.Keep == 0
 		for j := range i + 1 {
-			kept := float64(p.Life.After + s.Lasts)
-			if s.Keep > 0 && p.Life.Ends == footprint.TTL {
-				kept = min(kept, float64(s.Keep))
-			}
-			if p.Life.Ends == footprint.Uninstall {
-				kept = float64(s.Keep)
-			}
-			// What was just made is there, however short.
-			if j == i || at(i)-at(j) < kept || p.Life.Ends == footprint.Uninstall && s.Keep == 0 {
+			// i − j starts take (i − j) × Per ÷ N. What was just made is there, however short.
+			if j == i || forGood || (i-j)*int64(s.Rate.Per) < int64(kept)*s.Rate.N {
 				n += p.Objects
 			}
 		}
