@@ -305,7 +305,7 @@ func TestRulingsOfOthersAreObeyedToo(t *testing.T) {
 func TestNothingIsLeasedUnderABrakeThatWasAcknowledged(t *testing.T) {
 	dir := t.TempDir()
 	st, other := openStore(t, dir), openStore(t, dir)
-	r := submit(t, st, bulkhead.Spec{Limit: 8}, 20_000)
+	r := submit(t, st, bulkhead.Spec{Limit: 8}, 2_000)
 	var on atomic.Bool
 	var given atomic.Int64
 	e := engine.New(engine.Options{Store: st, Ramp: time.Millisecond, Poll: time.Hour, Leased: func(*bulkhead.Run, bulkhead.Lease) {
@@ -330,7 +330,7 @@ func TestNothingIsLeasedUnderABrakeThatWasAcknowledged(t *testing.T) {
 			t.Fatal(err)
 		}
 		err = e.Look(t.Context())
-		if err == nil && given.Load() < 20_000 {
+		if err == nil && given.Load() < 2_000 {
 			on.Store(true)
 			brakes++
 			// The loop turns, and has every reason to give leases but one.
@@ -347,7 +347,7 @@ func TestNothingIsLeasedUnderABrakeThatWasAcknowledged(t *testing.T) {
 		}
 	}
 	<-over
-	if got := stored(t, st, r.ID); got.Counts.Succeeded != 20_000 || brakes < 10 {
+	if got := stored(t, st, r.ID); got.Counts.Succeeded != 2_000 || brakes < 10 {
 		t.Errorf("%s %+v after %d brakes", got.State, got.Counts, brakes)
 	}
 }
@@ -357,7 +357,7 @@ func TestNothingIsLeasedUnderABrakeThatWasAcknowledged(t *testing.T) {
 func TestABrakeOfAnotherProcessIsSeen(t *testing.T) {
 	dir := t.TempDir()
 	st, other := openStore(t, dir), openStore(t, dir)
-	r := submit(t, st, bulkhead.Spec{Limit: 1}, 1_000_000)
+	r := submit(t, st, bulkhead.Spec{Limit: 1}, 20_000)
 	e := engine.New(engine.Options{Store: st})
 	if err := e.Adopt(t.Context(), r); err != nil {
 		t.Fatal(err)
