@@ -44,7 +44,10 @@ func agentOf(class string) *bulkheadv1.Agent {
 // accepted submits a batch of class a.
 func (s *site) accepted(spec bulkhead.Spec, values ...string) *bulkhead.Run {
 	s.t.Helper()
-	spec.Class, spec.Columns, spec.Limit = "a", []string{"wiki"}, 10
+	if spec.Class == "" {
+		spec.Class = "a"
+	}
+	spec.Columns, spec.Limit = []string{"wiki"}, 10
 	r, at := &bulkhead.Run{Spec: spec}, 0
 	next := func() (bulkhead.Item, error) {
 		if at == len(values) {
