@@ -41,7 +41,7 @@ func (s *server) lift(b bulkhead.Brake) {
 	s.settle()
 }
 
-// start leases as much as there is to be had for the slots of one agent, and returns how
+// startAll leases as much as there is to be had for the slots of one agent, and returns how
 // many leases it got.
 func (s *server) startAll(agent bulkhead.Agent) int {
 	s.t.Helper()
@@ -64,8 +64,9 @@ func (s *server) status(id bulkhead.RunID) bulkhead.Run {
 	if !ok {
 		s.t.Fatalf("the engine does not have run %d", id)
 	}
-	st.Run.Reason = st.Reason
-	return st.Run
+	r := st.Run
+	r.Reason = st.Reason
+	return r
 }
 
 // big is an agent of class a with so many slots.
@@ -365,7 +366,12 @@ func TestABrakeOfAnotherProcessIsSeen(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	over := make(chan error, 1)
 	go func() { over <- runCtx(ctx, e, 1, succeed) }()
-	defer func() { stop(); <-over }()
+	defer func() {
+		stop()
+		if err := <-over; err == nil {
+			t.Error("the run is over, and the brake was not seen")
+		}
+	}()
 	if _, err := other.AddBrake(t.Context(), bulkhead.Brake{Reason: "T1", Owner: "ann", Since: time.Now()}); err != nil {
 		t.Fatal(err)
 	}

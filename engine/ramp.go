@@ -84,7 +84,7 @@ func (e *Engine) capRamps(s *Snapshot) {
 		s.Caps = append(s.Caps, Cap{Limit: p.limit, Running: running,
 			Reason: fmt.Sprintf("limit: %d of %d: ramping up after: %s", p.limit, full, p.after)})
 		passed := max(s.Now.Sub(p.since), 0)
-		rules.wake = sooner(rules.wake, p.since.Add((passed/e.opts.Ramp+1)*e.opts.Ramp))
+		rules.wake = sooner(rules.wake, s.Now.Add(e.opts.Ramp-passed%e.opts.Ramp))
 		return false
 	})
 }

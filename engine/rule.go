@@ -35,7 +35,8 @@ type rules struct {
 // brake is a brake with its end by the clock of this process.
 type brake struct {
 	bulkhead.Brake
-	until time.Time
+	until  time.Time
+	ruling bulkhead.Ruling
 }
 
 func (b *brake) over(now time.Time) bool { return !b.until.IsZero() && !now.Before(b.until) }
@@ -54,7 +55,7 @@ func (e *Engine) readBrakes(ctx context.Context) error {
 	known := e.rules.brakes
 	e.rules.brakes, e.rules.read = nil, true
 	for _, b := range list[:min(len(list), bulkhead.MaxBrakes)] {
-		own := brake{Brake: b}
+		own := brake{Brake: b, ruling: b.Ruling()}
 		at := slices.IndexFunc(known, func(k brake) bool { return k.ID == b.ID && k.Expires.Equal(b.Expires) })
 		switch {
 		case b.Expires.IsZero():
@@ -83,10 +84,12 @@ func (e *Engine) Brakes() []bulkhead.Brake {
 }
 
 // given are the rulings that there are now.
-func (e *Engine) given() []bulkhead.Ruling {
-	var out []bulkhead.Ruling
-	for _, b := range e.Brakes() {
-		out = append(out, b.Ruling())
+func (e *Engine) given() (out []bulkhead.Ruling) {
+	now := e.opts.Now()
+	for _, b := range e.rules.brakes { // which only the loop changes
+		if !b.over(now) {
+			out = append(out, b.ruling)
+		}
 	}
 	if e.opts.Rulings == nil {
 		return out

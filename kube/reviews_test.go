@@ -26,10 +26,16 @@ import (
 type reviewer struct {
 	asked   atomic.Int64
 	revoked atomic.Bool
+	away    atomic.Bool
+	only    string // the resource that there are rights on; "": any
 }
 
 func (r *reviewer) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r.asked.Add(1)
+	if r.away.Load() {
+		http.Error(w, "away", http.StatusServiceUnavailable)
+		return
+	}
 	var token authenticationv1.TokenReview
 	var access authorizationv1.SubjectAccessReview
 	var said any = &access
@@ -42,7 +48,8 @@ func (r *reviewer) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	name, known := strings.CutPrefix(token.Spec.Token, "of ")
 	token.Status.Authenticated, token.Status.User.Username = known && !r.revoked.Load(), name
-	access.Status.Allowed = access.Spec.ResourceAttributes != nil && access.Spec.ResourceAttributes.Namespace == "hers"
+	access.Status.Allowed = access.Spec.ResourceAttributes != nil && access.Spec.ResourceAttributes.Namespace == "hers" &&
+		(r.only == "" || r.only == access.Spec.ResourceAttributes.Resource)
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(said)
 }
@@ -135,5 +142,47 @@ func TestAChainThatIsLongIsNotLookedAt(t *testing.T) {
 	chain := slices.Repeat([]*x509.Certificate{{}}, maxChain+1) // to look at one would be to crash
 	if _, err := r.User(t.Context(), "", chain); bulkhead.CodeOf(err) != bulkhead.CodeDenied {
 		t.Error(err)
+	}
+}
+
+func TestARightOnRunsIsNoneOnBrakes(t *testing.T) {
+	server := &reviewer{only: "runs"}
+	var later atomic.Int64
+	began := time.Now()
+	r := reviewsOf(t, server, func() time.Time { return began.Add(time.Duration(later.Load())) })
+	ann := bulkhead.User{Name: "ann"}
+	if err := r.May(t.Context(), ann, "create", "runs", "hers"); err != nil {
+		t.Fatal(err)
+	}
+	tests := map[string]struct{ verb, namespace, want string }{
+		"in a namespace": {"create", "hers", `"ann" may not create brakes.bulkhead.dev in namespace hers; who administers it can allow it: ` +
+			`kubectl create rolebinding bulkhead-admin-ann --clusterrole=bulkhead-admin --user=ann --namespace=hers`},
+		"everywhere": {"delete", "", `"ann" may not delete brakes.bulkhead.dev in all namespaces; who administers it can allow it: ` +
+			`kubectl create clusterrolebinding bulkhead-admin-ann --clusterrole=bulkhead-admin --user=ann`},
+		"to see them": {"list", "hers", `"ann" may not list brakes.bulkhead.dev in namespace hers; who administers it can allow it: ` +
+			`kubectl create rolebinding bulkhead-viewer-ann --clusterrole=bulkhead-viewer --user=ann --namespace=hers`},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			err := r.May(t.Context(), ann, tt.verb, "brakes", tt.namespace)
+			if got := fmt.Sprint(err, "; ", bulkhead.HintOf(err)); bulkhead.CodeOf(err) != bulkhead.CodeDenied || got != tt.want {
+				t.Errorf("got  %s\nwant %s", got, tt.want)
+			}
+		})
+	}
+	// What was allowed goes on for a while when the cluster does not answer.
+	server.only = ""
+	later.Store(int64(time.Minute))
+	if err := r.May(t.Context(), ann, "create", "brakes", "hers"); err != nil {
+		t.Fatal(err)
+	}
+	server.away.Store(true)
+	later.Store(int64(10 * time.Minute))
+	if err := r.May(t.Context(), ann, "create", "brakes", "hers"); err != nil {
+		t.Error(err)
+	}
+	if err := r.May(t.Context(), ann, "delete", "brakes", "hers"); bulkhead.CodeOf(err) != bulkhead.CodeUnavailable ||
+		!strings.Contains(err.Error(), `whether "ann" may delete brakes`) || !strings.Contains(bulkhead.HintOf(err), "administrator's token") {
+		t.Errorf("%v: %s", err, bulkhead.HintOf(err))
 	}
 }

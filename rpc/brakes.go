@@ -45,7 +45,7 @@ func (s *Server) ListBrakes(ctx context.Context, _ *bulkheadv1.ListBrakesRequest
 
 // someMayBrake is the refusal of a caller who may see the brakes of no class at all.
 func (s *Server) someMayBrake(ctx context.Context) error {
-	refusal := error(denied("", "there are no classes"))
+	refusal := denied("", "there are no classes")
 	seen := map[string]bool{}
 	for _, class := range s.opts.Classes.Names() {
 		ns := bulkhead.NamespaceOf(class)
@@ -166,14 +166,19 @@ func (s *Server) checkScope(ctx context.Context, scope bulkhead.Scope) error {
 	default:
 		return nil
 	}
-	if s.opts.Classes.Known() != nil {
-		return nil // the cluster does not answer: a brake must not wait for it
-	}
+	return s.checkOfClass(ctx, scope, of)
+}
+
+func (s *Server) classesKnown() bool { return s.opts.Classes.Known() == nil }
+
+// checkOfClass refuses a class or a namespace of which there is neither a class nor a run.
+func (s *Server) checkOfClass(ctx context.Context, scope bulkhead.Scope, of func(class string) string) error {
 	var names []string
 	for _, class := range s.opts.Classes.Names() {
 		names = append(names, of(class))
 	}
-	if slices.Contains(names, scope.Name) {
+	// While the cluster does not say which classes there are, a brake must not wait for it.
+	if !s.classesKnown() || slices.Contains(names, scope.Name) {
 		return nil
 	}
 	runs, err := s.opts.Store.Unfinished(ctx)

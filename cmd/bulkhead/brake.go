@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -125,7 +124,8 @@ func (f *brakeFlags) brake(p place) (b bulkhead.Brake, long time.Duration, err e
 		}
 		b.Expires = b.Since.Add(long)
 	}
-	return b, long, b.Check()
+	err = b.Check()
+	return b, long, err
 }
 
 // scope is what the flags name.
@@ -191,7 +191,7 @@ func (a *app) brakeOn(ctx context.Context, f *brakeFlags) error {
 	if changed {
 		word = ", changed"
 	}
-	a.tell("brake %d on %s%s: %s %s", st.ID, st.Scope, word, effect(&st.Brake), untilWords(&st.Brake, time.Now()))
+	a.tell("brake %d on %s%s: %s %s", st.ID, st.Scope, word, effect(&st.Brake), untilWords(&st.Brake, long))
 	a.tell("  %s", holding(&st))
 	a.tell("  %-32s %s", a.typed("brake off %d", st.ID), "lifts it")
 	return nil
@@ -219,11 +219,11 @@ func effect(b *bulkhead.Brake) string {
 	return "nothing starts"
 }
 
-func untilWords(b *bulkhead.Brake, now time.Time) string {
+func untilWords(b *bulkhead.Brake, long time.Duration) string {
 	if b.Expires.IsZero() {
 		return "until it is lifted"
 	}
-	return fmt.Sprintf("until %s (%s)", b.Until(), age(b.Expires.Sub(now).Round(time.Second)))
+	return fmt.Sprintf("until %s (%s)", b.Until(), age(long))
 }
 
 // holding says what a brake holds back now.
@@ -290,7 +290,8 @@ func (a *app) brakeOff(ctx context.Context, ids []int64) error {
 		return err
 	}
 	defer h.close()
-	if len(ids) == 0 {
+	all := len(ids) == 0
+	if all {
 		list, err := h.listBrakes(ctx)
 		if err != nil {
 			return err
@@ -303,14 +304,18 @@ func (a *app) brakeOff(ctx context.Context, ids []int64) error {
 			return nil
 		}
 	}
+	var first error
 	for _, id := range ids {
 		st, err := h.liftBrake(ctx, id)
-		if err != nil {
-			return err
+		switch {
+		case err == nil:
+			a.tell("brake %d%s is lifted%s", id, onScope(&st), goesOn(&st))
+		case all && bulkhead.CodeOf(err) == bulkhead.CodeNotFound: // somebody was quicker
+		case first == nil:
+			first = err
 		}
-		a.tell("brake %d%s is lifted%s", id, onScope(&st), goesOn(&st))
 	}
-	return nil
+	return first
 }
 
 func onScope(st *bulkhead.BrakeStatus) string {
@@ -321,10 +326,10 @@ func onScope(st *bulkhead.BrakeStatus) string {
 }
 
 func goesOn(st *bulkhead.BrakeStatus) string {
-	switch {
-	case st.Runs == 0:
+	switch st.Runs {
+	case 0:
 		return ""
-	case st.Runs == 1:
+	case 1:
 		return fmt.Sprintf(": 1 run with %s goes on, a few at once at first", counted(st.Items))
 	}
 	return fmt.Sprintf(": %d runs with %s go on, a few at once at first", st.Runs, counted(st.Items))
@@ -424,95 +429,4 @@ func printBrakes(w io.Writer, list []bulkhead.BrakeStatus, now time.Time) error 
 			shownOwner(st.Owner, 30), age(now.Sub(st.Since)), until, printable(st.Reason, 0))
 	}
 	return tw.Flush()
-}
-
-// completeBrakes completes the number of a brake, with what it is on beside it.
-func (a *app) completeBrakes(ctx context.Context, args []string) ([]string, cobra.ShellCompDirective) {
-	a.hurry = true
-	h, err := a.lookBraker(ctx)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	defer h.close()
-	list, err := h.listBrakes(ctx)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	var out []string
-	for _, st := range list {
-		if id := fmt.Sprint(st.ID); !slices.Contains(args, id) {
-			out = append(out, cobra.CompletionWithDesc(id, printable(fmt.Sprintf("%s: %s", st.Scope, st.Reason), 60)))
-		}
-	}
-	return out, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
-}
-
-// completeNamespaces completes the namespace of the classes that there are.
-func (a *app) completeNamespaces(cmd *cobra.Command, _ []string, text string) ([]string, cobra.ShellCompDirective) {
-	classes, directive := a.completeClasses(cmd, nil, text)
-	var out []string
-	for _, class := range classes {
-		if ns := bulkhead.NamespaceOf(class); ns != "" {
-			out = append(out, ns)
-		}
-	}
-	slices.Sort(out)
-	return slices.Compact(out), directive
-}
-
-// poolsOffered is how many pools completion offers.
-const poolsOffered = 100
-
-// completePools completes the pools that are in use.
-func (a *app) completePools(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-	a.hurry = true
-	h, err := a.openHome(cmd.Context())
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	defer h.close()
-	var out []string
-	if s, ok := h.(*remote); ok {
-		pools, _, err := s.Pools(cmd.Context(), poolsOffered)
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveError
-		}
-		for _, p := range pools {
-			if out = append(out, p.Name); p.Key != "" {
-				out = append(out, p.Name+":"+p.Key)
-			}
-		}
-	} else {
-		runs, err := h.Recent(cmd.Context(), bulkhead.RunQuery{Unfinished: true, Limit: runsLooked})
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveError
-		}
-		for _, r := range runs {
-			for _, p := range r.Spec.Pools {
-				out = append(out, p.Name)
-			}
-		}
-	}
-	slices.Sort(out)
-	out = slices.Compact(out)
-	return out[:min(len(out), poolsOffered)], cobra.ShellCompDirectiveNoFileComp
-}
-
-// completeBrakedRuns completes the number of a run that is not over.
-func (a *app) completeBrakedRuns(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-	a.hurry = true
-	h, err := a.openHome(cmd.Context())
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	defer h.close()
-	runs, err := h.Recent(cmd.Context(), bulkhead.RunQuery{Unfinished: true, Limit: runsOffered})
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	var out []string
-	for _, r := range runs {
-		out = append(out, cobra.CompletionWithDesc(r.ID.String(), fmt.Sprintf("%s, %s", shownName(r), r.State)))
-	}
-	return out, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
 }

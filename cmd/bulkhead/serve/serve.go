@@ -274,5 +274,5 @@ func (s *server) takeUp(ctx context.Context) error {
 		n++
 	}
 	s.log.Info("took up runs that are not over", "runs", n)
-	return nil
+	return s.engine.Look(ctx) // at the brakes, also when there are no runs
 }
