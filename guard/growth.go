@@ -1,0 +1,230 @@
+package guard
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/guard/forecast"
+)
+
+// growth is one family, or a sum, that grows.
+type growth struct {
+	bulkhead.Key
+	tally  *bulkhead.Tally // never nil
+	points []bulkhead.Point
+	trend  forecast.Trend
+	rules  forecast.Trend // of network policies
+	gain   float64        // objects since the growth began
+}
+
+const (
+	// settledFor is how long something must grow that follows what somebody has asked
+	// for, before it is more than a change of size: pods of a Deployment that is scaled
+	// up, workers of ours.
+	settledFor = time.Hour
+	// sumFor is how long a sum must grow: in it, what has nothing to do with one another
+	// may go up at the same time, several deploys for example.
+	sumFor = 30 * time.Minute
+	// bornFor is how long it must grow if only the objects' own times of creation are
+	// known. These are in steps of a quarter of an hour.
+	bornFor = 30 * time.Minute
+)
+
+// growth returns how a key grows; nil if it does not.
+func (a *analysis) growth(key bulkhead.Key) *growth {
+	g, ok := a.made[key]
+	if !ok {
+		g = a.judge(key)
+		a.made[key] = g
+	}
+	return g
+}
+
+func (a *analysis) judge(key bulkhead.Key) *growth {
+	g := &growth{Key: key, tally: a.tallies[key], points: a.series[key]}
+	if g.tally == nil || a.calm[key] {
+		return nil // it is gone, or stands
+	}
+	looked, atLeast := a.Looked, time.Duration(0)
+	if len(looked) == 0 || a.Now.Sub(looked[0].From) < bornFor {
+		if g.points = born(g.tally, a.Now); len(g.points) > 0 {
+			looked, atLeast = []bulkhead.Span{{From: g.points[0].At, To: a.Now}}, bornFor
+		} else {
+			g.points = a.series[key]
+		}
+	}
+	if len(g.points) == 0 {
+		return nil
+	}
+	switch {
+	case key == total(key.Kind) || followsDemand(g.tally):
+		atLeast = max(atLeast, settledFor)
+	case isSum(key):
+		atLeast = max(atLeast, sumFor)
+	}
+	lowest := slices.MinFunc(g.points, func(a, b bulkhead.Point) int { return int(a.Objects - b.Objects) })
+	if g.tally.Objects-lowest.Objects < least {
+		return nil
+	}
+	objects := dense(g.points, looked, a.Now, func(p bulkhead.Point) float64 { return float64(p.Objects) })
+	g.trend = forecast.Of(objects)
+	if !g.trend.Growing || g.trend.PerHour <= 0 || a.Now.Sub(g.trend.Since) < atLeast {
+		return nil
+	}
+	g.gain = float64(g.tally.Objects - valueAt(g.points, g.trend.Since).Objects)
+	if g.gain < least || a.maybeDaily(g) {
+		return nil
+	}
+	if g.tally.Rules > 0 {
+		g.rules = forecast.Of(dense(g.points, looked, a.Now, func(p bulkhead.Point) float64 { return float64(p.Rules) }))
+	}
+	return g
+}
+
+// What a daily cycle of ten percent does not do, also with a deploy on top of it: rise
+// by more than a share, or by more than one of it in an hour.
+const (
+	dailyRise, dailyRate = 0.3, 0.066
+	knownDay             = 30 * time.Hour
+	// beyond is by how much what grows slowly has to be above what was there before,
+	// for an hour: a deploy is over by then.
+	beyond, beyondFor = 1.02, time.Hour
+)
+
+// maybeDaily is whether a growth may be the morning of a day. Nobody knows before a
+// whole day was seen; after that, whether there have been as many before.
+func (a *analysis) maybeDaily(g *growth) bool {
+	// By its rate, because a deploy that is under way counts for little in that.
+	rise := min(g.gain, g.trend.PerHour*a.Now.Sub(g.trend.Since).Hours())
+	base := float64(g.tally.Objects) - g.gain
+	if rise >= dailyRise*base || !isSum(g.Key) && g.trend.PerHour >= dailyRate*base || len(a.Looked) == 0 {
+		return false
+	}
+	if a.Now.Sub(a.Looked[0].From) < knownDay {
+		return true
+	}
+	highest, lowest := int64(0), g.tally.Objects
+	for _, p := range g.points {
+		if p.At.Before(g.trend.Since) {
+			highest = max(highest, p.Objects)
+		} else if a.Now.Sub(p.At) <= beyondFor {
+			lowest = min(lowest, p.Objects)
+		}
+	}
+	return float64(lowest) <= beyond*float64(highest)
+}
+
+// controllers make as many objects as somebody has asked for, and no more.
+var controllers = []string{"deployments.apps/", "statefulsets.apps/", "daemonsets.apps/", "replicasets.apps/"}
+
+// followsDemand is whether there are as many of them as somebody has asked for.
+func followsDemand(t *bulkhead.Tally) bool {
+	for _, c := range controllers {
+		if strings.HasPrefix(t.Origin, c) {
+			return true
+		}
+	}
+	return ours(t)
+}
+
+// ours is whether Bulkhead itself made them: worker pods, and the little each class has.
+func ours(t *bulkhead.Tally) bool {
+	return t.Manager == "bulkhead" || slices.ContainsFunc(t.Facts, func(f bulkhead.Fact) bool {
+		return f.Key == "app.kubernetes.io/managed-by" && f.Value == "bulkhead" && 2*f.Objects > t.Objects
+	})
+}
+
+// born is how a family grew as its objects' times of creation tell. They tell nothing
+// of those that are gone: where something removes objects all the time, those that are
+// left are young whether there are more of them or not. So there is an answer only
+// for what nothing removes, or not yet.
+func born(t *bulkhead.Tally, now time.Time) []bulkhead.Point {
+	if len(t.Born) < 2 || t.Namespace == All && t.Family == All && t.Objects == 0 {
+		return nil
+	}
+	oldest := t.Born[0].At
+	if 2*t.Keeps.Nothing < t.Objects && t.Keeps.TTL < 2*now.Sub(oldest) {
+		return nil
+	}
+	var points []bulkhead.Point
+	count, rulesEach := int64(0), float64(t.Rules)/float64(max(1, t.Objects))
+	add := func(at time.Time) {
+		points = append(points, bulkhead.Point{At: at, Objects: count, Rules: int64(rulesEach * float64(count))})
+	}
+	add(oldest)
+	for i, b := range t.Born {
+		end := b.At.Add(bornStep(now.Sub(b.At)))
+		if i+1 < len(t.Born) {
+			end = earlier(end, t.Born[i+1].At)
+		}
+		if end = earlier(end, now); !end.After(b.At) {
+			count += b.Objects
+			continue
+		}
+		// Within a step they came evenly, as far as anybody knows.
+		before, parts := count, int64(end.Sub(b.At)/time.Minute)
+		for part := int64(1); part <= parts; part++ {
+			if n := before + b.Objects*part/parts; n != count {
+				count = n
+				add(b.At.Add(time.Duration(part) * end.Sub(b.At) / time.Duration(parts)))
+			}
+		}
+		count = before + b.Objects
+	}
+	if points[len(points)-1].Objects != count {
+		add(now)
+	}
+	return points
+}
+
+// bornStep is how long a step of Tally.Born is.
+func bornStep(age time.Duration) time.Duration {
+	if age > 24*time.Hour {
+		return time.Hour
+	}
+	return 15 * time.Minute
+}
+
+// dense fills in what a series leaves out because it did not change, in the times in
+// which somebody looked.
+func dense(points []bulkhead.Point, looked []bulkhead.Span, now time.Time, value func(bulkhead.Point) float64) []forecast.Point {
+	var out []forecast.Point
+	i, s := len(points)-1, len(looked)-1
+	for at, first := now, points[0].At; !at.Before(first) && now.Sub(at) <= allFor; at = at.Add(-denseStep(now.Sub(at))) {
+		for i > 0 && points[i].At.After(at) {
+			i--
+		}
+		for s >= 0 && looked[s].From.After(at) {
+			s--
+		}
+		if s < 0 {
+			break
+		}
+		if !looked[s].To.Before(at) || at.Equal(now) {
+			out = append(out, forecast.Point{At: at, Value: value(points[i])})
+		}
+	}
+	slices.Reverse(out)
+	return out
+}
+
+func denseStep(age time.Duration) time.Duration {
+	switch {
+	case age < minutesFor:
+		return time.Minute
+	case age < stepsFor:
+		return shortStep
+	}
+	return longStep
+}
+
+// valueAt is what was counted last at a time; before the first point it is that.
+func valueAt(points []bulkhead.Point, at time.Time) bulkhead.Point {
+	i, found := slices.BinarySearchFunc(points, at, func(p bulkhead.Point, at time.Time) int { return p.At.Compare(at) })
+	if !found {
+		i--
+	}
+	return points[max(0, i)]
+}

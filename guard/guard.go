@@ -1,0 +1,186 @@
+// Package guard watches the objects of a cluster for growth that will hurt, whoever
+// makes them. It says what multiplies, since when, who makes it and when which budget
+// is reached, and holds Bulkhead's own work back before users feel it.
+//
+//	census ──► Sums ──► memory, history ──► Analyze ──► findings ──► rulings
+//	           in all    of a week, days      pure       settled       for the engine
+//
+// Analyze is a pure function from what was counted to findings: a forecast of each
+// family and sum, those put together that grow in step (one release leaves eleven
+// objects of four kinds), the budgets they reach, who and what for. A Guard looks
+// once a minute and settles what Analyze says from one look to the next: a finding is
+// told after it was seen twice, and ends when it was not seen for a quarter of an
+// hour; a ruling holds for ten minutes at least. So nothing flaps.
+//
+// It is built for the loop of 2024-10-09 (Wikitech, "Incidents/2024-10-09
+// calico-codfw"), which grew in silence for eight hours: it is found within a quarter
+// of an hour.
+package guard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"bulkhead.dev/bulkhead"
+)
+
+// History is what the guard keeps of what it saw. It is store/history's Store.
+type History interface {
+	Append(ctx context.Context, census bulkhead.Census) error
+	Series(ctx context.Context, from, to time.Time) ([]bulkhead.Series, error)
+	Spans(ctx context.Context, from, to time.Time) ([]bulkhead.Span, error)
+}
+
+// Ledger is what a History may be, too: it keeps findings.
+type Ledger interface {
+	Keep(ctx context.Context, findings []bulkhead.Finding) error
+	Findings(ctx context.Context, all bool) ([]bulkhead.Finding, error)
+}
+
+// Options of a Guard. Snapshot is needed.
+type Options struct {
+	Snapshot func() bulkhead.Census // what is counted now; cheap
+	History  History                // default none: what was seen is forgotten with the process
+	Budgets  []bulkhead.Budget      // default budget.Defaults()
+	Now      func() time.Time       // default time.Now
+}
+
+// Guard looks at a cluster. Step is called by one goroutine, the rest by any.
+type Guard struct {
+	opts   Options
+	memory *memory
+	facts  factsBefore
+	seen   map[string]*sighting
+
+	judged   map[bulkhead.Key]*growth // at the last look; nil: it does not grow
+	judgedAt time.Time                // when all were
+
+	mu       sync.Mutex
+	findings []bulkhead.Finding
+	rulings  []bulkhead.Ruling
+	held     map[bulkhead.Scope]holding
+	trouble  string
+}
+
+// New returns a guard that has not looked yet.
+func New(o Options) *Guard {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Guard{opts: o, seen: map[string]*sighting{}, held: map[bulkhead.Scope]holding{}}
+}
+
+// Step is one look: what is counted is remembered, kept and judged. It is to be called
+// once a minute. An error is one of the history, and the look counts all the same: the
+// guard goes on with what it has in memory.
+func (g *Guard) Step(ctx context.Context) error {
+	now := g.opts.Now()
+	recalled := g.recall(ctx, now)
+	census := Sums(Known(g.opts.Snapshot()))
+	if census.At.IsZero() {
+		return recalled // nothing was counted yet
+	}
+	if !g.memory.add(census) {
+		return recalled
+	}
+	var kept error
+	if g.opts.History != nil {
+		kept = g.opts.History.Append(ctx, census)
+	}
+	found := g.analyze(census)
+	g.facts.note(census)
+	changed := g.settle(found, census.At)
+	kept = errors.Join(kept, g.keep(ctx, changed))
+	g.publish(now, kept)
+	if kept != nil {
+		return errors.Join(recalled, fmt.Errorf("keep history: %w", kept))
+	}
+	return recalled
+}
+
+// analyze is Analyze without looking at every series each time.
+func (g *Guard) analyze(census bulkhead.Census) []bulkhead.Finding {
+	calm := g.memory.calmed(g.judged, census.At)
+	if age := census.At.Sub(g.judgedAt); age < 0 || age >= calmFor {
+		calm, g.judgedAt = nil, census.At
+	}
+	a := newAnalysis(Input{Now: census.At, Census: census, Series: g.memory.series(calm), Looked: g.memory.spans,
+		Facts: g.facts.older, Budgets: g.opts.Budgets, calm: calm})
+	found := a.findings()
+	g.judged = a.made
+	return found
+}
+
+// recall reads the history, once.
+func (g *Guard) recall(ctx context.Context, now time.Time) (err error) {
+	if g.memory != nil {
+		return nil
+	}
+	if g.memory, err = recall(ctx, g.opts.History, now); err != nil {
+		return fmt.Errorf("read history: %w", err)
+	}
+	ledger, ok := g.opts.History.(Ledger)
+	if !ok {
+		return nil
+	}
+	findings, err := ledger.Findings(ctx, false)
+	if err != nil {
+		return fmt.Errorf("read findings: %w", err)
+	}
+	for _, f := range findings {
+		g.seen[f.ID] = &sighting{finding: f, looks: looksToOpen, last: now, severe: now}
+	}
+	return nil
+}
+
+func (g *Guard) keep(ctx context.Context, changed []bulkhead.Finding) error {
+	ledger, ok := g.opts.History.(Ledger)
+	if !ok || len(changed) == 0 {
+		return nil
+	}
+	return ledger.Keep(ctx, changed)
+}
+
+// publish lets others see how things stand.
+func (g *Guard) publish(now time.Time, kept error) {
+	var findings []bulkhead.Finding
+	for _, s := range g.seen {
+		if s.open() {
+			findings = append(findings, s.finding)
+		}
+	}
+	slices.SortFunc(findings, worse)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.findings = findings
+	g.rulings = g.rule(findings, now)
+	g.trouble = ""
+	if kept != nil {
+		g.trouble = "what the guard sees is kept in memory only: " + kept.Error()
+	}
+}
+
+// Findings are those that are open, the worst first.
+func (g *Guard) Findings() []bulkhead.Finding {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.findings)
+}
+
+// Rulings are what the guard says of Bulkhead's own work. It is cheap.
+func (g *Guard) Rulings() []bulkhead.Ruling {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.rulings)
+}
+
+// Trouble is what keeps the guard from its work, in one line; "" if nothing does.
+func (g *Guard) Trouble() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.trouble
+}

@@ -1,0 +1,138 @@
+package guard
+
+import (
+	"time"
+
+	"bulkhead.dev/bulkhead"
+)
+
+const (
+	// looksToOpen is how often a growth must be seen before it is told of.
+	looksToOpen = 2
+	// holdFinding is how long it must not be seen before it has ended, and holdSeverity
+	// how long it must be less severe before that is believed.
+	holdFinding  = 15 * time.Minute
+	holdSeverity = 10 * time.Minute
+	// keepEvery is how often an open finding is written though nothing much changed.
+	keepEvery = 10 * time.Minute
+	// mostSeen bounds what is waited for.
+	mostSeen = 200
+)
+
+// sighting is a finding from look to look.
+type sighting struct {
+	finding bulkhead.Finding
+	looks   int       // that saw it
+	last    time.Time // when it was seen last
+	severe  time.Time // when it was as severe as it says
+	kept    time.Time // when it was written
+}
+
+func (s *sighting) open() bool { return s.looks >= looksToOpen && s.finding.Ended.IsZero() }
+
+// settle takes what a look has found, and returns the findings to be written.
+func (g *Guard) settle(found []bulkhead.Finding, now time.Time) (changed []bulkhead.Finding) {
+	for i := range found {
+		f := &found[i]
+		s := g.sighted(f)
+		if s == nil {
+			if len(g.seen) >= mostSeen {
+				continue
+			}
+			s = &sighting{finding: *f, severe: now}
+			g.seen[f.ID] = s
+		}
+		s.see(*f, now)
+	}
+	for id, s := range g.seen {
+		quiet := now.Sub(s.last)
+		switch {
+		case quiet < 0: // the clock went back
+			s.last, s.severe, s.kept = now, now, time.Time{}
+		case !s.open() && quiet > unseen:
+			delete(g.seen, id)
+		case s.open() && quiet > holdFinding:
+			s.finding.Ended = now
+			changed = append(changed, s.finding)
+			delete(g.seen, id)
+		case s.open() && now.Sub(s.kept) >= keepEvery:
+			s.kept = now
+			changed = append(changed, s.finding)
+		}
+	}
+	return changed
+}
+
+// sighted is what is known already of a growth: it has the same identity, or a family
+// in common.
+func (g *Guard) sighted(f *bulkhead.Finding) *sighting {
+	if s := g.seen[f.ID]; s != nil {
+		return s
+	}
+	for _, s := range g.seen {
+		if s.finding.Namespace == f.Namespace && share(s.finding.Members, f.Members) {
+			return s
+		}
+	}
+	return nil
+}
+
+func share(a, b []bulkhead.Member) bool {
+	for _, m := range a {
+		for _, o := range b {
+			if m.Key == o.Key {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// see notes that a look saw it again.
+func (s *sighting) see(f bulkhead.Finding, now time.Time) {
+	s.looks++
+	s.last = now
+	old := s.finding
+	f.ID = old.ID
+	switch {
+	case rank(f.Severity) > rank(old.Severity):
+		s.severe, s.kept = now, time.Time{}
+	case f.Severity == old.Severity:
+		s.severe = now
+	case now.Sub(s.severe) < holdSeverity:
+		f.Severity = old.Severity
+	default:
+		s.severe, s.kept = now, time.Time{}
+	}
+	// When it began is known better at first than when it is far back.
+	if s.looks > looksToOpen && old.Since.Before(f.Since) {
+		f.Since = old.Since
+	}
+	s.finding = f
+}
+
+// factsBefore remembers facts of an hour or two ago: what has come since then says who
+// makes what grows now.
+type factsBefore struct {
+	older, newer     map[bulkhead.Key][]bulkhead.Fact
+	olderAt, newerAt time.Time
+}
+
+const factsEvery = time.Hour
+
+func (f *factsBefore) note(c bulkhead.Census) {
+	if age := c.At.Sub(f.newerAt); f.newer != nil && age >= 0 && age < factsEvery {
+		return
+	}
+	facts := map[bulkhead.Key][]bulkhead.Fact{}
+	for i := range c.Tallies {
+		t := &c.Tallies[i]
+		if len(t.Facts) > 0 && len(facts) < mostTracks {
+			facts[t.Key] = append([]bulkhead.Fact{{Key: countKey, Objects: t.Objects}}, t.Facts...)
+		}
+	}
+	if f.older, f.olderAt = f.newer, f.newerAt; f.older == nil {
+		f.older, f.olderAt = facts, c.At
+	}
+	f.newer, f.newerAt = facts, c.At
+}

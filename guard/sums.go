@@ -1,0 +1,102 @@
+package guard
+
+import (
+	"cmp"
+	"slices"
+
+	"bulkhead.dev/bulkhead"
+)
+
+// All in the place of a namespace or a family means all of them: a sum. No object of a
+// cluster has such a name.
+const All = "*"
+
+// agentKind is the kind of the series that are about agents, and not objects.
+const agentKind = "agents:memory"
+
+// Known leaves out what a census does not know yet: while a kind is being listed its
+// count rises from none to all, which is no growth. Of a kind that only the API server
+// counts there are no families, but the total is good.
+func Known(c bulkhead.Census) bulkhead.Census {
+	exact, families := make(map[string]bool, len(c.Kinds)), map[string]bool{}
+	for _, k := range c.Kinds {
+		exact[k.Kind] = k.Exact
+	}
+	tallies := make([]bulkhead.Tally, 0, len(c.Tallies))
+	for i := range c.Tallies {
+		families[c.Tallies[i].Kind] = true
+		if is, listed := exact[c.Tallies[i].Kind]; is || !listed {
+			tallies = append(tallies, c.Tallies[i])
+		}
+	}
+	for _, k := range c.Kinds {
+		if !k.Exact && k.Objects > 0 && !families[k.Kind] {
+			tallies = append(tallies, bulkhead.Tally{Key: total(k.Kind), Objects: k.Objects, Bytes: k.Bytes})
+		}
+	}
+	c.Tallies = tallies
+	return c
+}
+
+// total is the key of all objects of a kind.
+func total(kind string) bulkhead.Key {
+	return bulkhead.Key{Kind: kind, Namespace: All, Family: All}
+}
+
+// Sums adds to a census what its families are together: each kind in a namespace, each
+// family over the namespaces, each kind. Names that no rule makes one family of, and
+// growth that is a little everywhere, show in these.
+func Sums(c bulkhead.Census) bulkhead.Census {
+	sums := map[bulkhead.Key]*sum{}
+	add := func(key bulkhead.Key, t *bulkhead.Tally) {
+		s := sums[key]
+		if s == nil {
+			s = &sum{Tally: bulkhead.Tally{Key: key}}
+			sums[key] = s
+		}
+		s.parts++
+		s.Objects += t.Objects
+		s.Rules += t.Rules
+		s.Bytes += t.Bytes
+		s.Keeps.Owned += t.Keeps.Owned
+		s.Keeps.Nothing += t.Keeps.Nothing
+		s.Keeps.TTL = max(s.Keeps.TTL, t.Keeps.TTL)
+		if t.Example.Created.After(s.Example.Created) {
+			s.Example = t.Example
+		}
+	}
+	for i := range c.Tallies {
+		t := &c.Tallies[i]
+		if t.Family == All { // the total that the API server counts
+			continue
+		}
+		add(total(t.Kind), t)
+		if t.Namespace != "" {
+			add(bulkhead.Key{Kind: t.Kind, Namespace: t.Namespace, Family: All}, t)
+			add(bulkhead.Key{Kind: t.Kind, Namespace: All, Family: t.Family, Origin: t.Origin, Manager: t.Manager}, t)
+		}
+	}
+	out := slices.Clip(c.Tallies)
+	for _, s := range sums {
+		// What is one small family needs no sum, except that a kind always has one.
+		if s.parts > 1 || s.Objects >= least || s.Key == total(s.Kind) {
+			out = append(out, s.Tally)
+		}
+	}
+	slices.SortFunc(out, func(a, b bulkhead.Tally) int { return compareKeys(a.Key, b.Key) })
+	c.Tallies = out
+	return c
+}
+
+// isSum is whether a key is one of several families together.
+func isSum(k bulkhead.Key) bool { return k.Namespace == All || k.Family == All }
+
+type sum struct {
+	bulkhead.Tally
+	parts int
+}
+
+func compareKeys(a, b bulkhead.Key) int {
+	return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Family, b.Family),
+		cmp.Compare(a.Origin, b.Origin), cmp.Compare(a.Manager, b.Manager))
+}

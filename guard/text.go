@@ -1,0 +1,230 @@
+package guard
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"bulkhead.dev/bulkhead"
+)
+
+const (
+	// A page is what fits a terminal: nobody scrolls at five in the morning.
+	pageLines, pageWidth = 24, 80
+	labelWidth           = 10
+)
+
+// Text writes findings for people, the worst first: of each one page of at most 24
+// lines that says what grows, since when and how fast, who makes it, when it hurts, and
+// what to do now. Width is that of the terminal; 0 is 80. Commands are never cut.
+func Text(w io.Writer, findings []bulkhead.Finding, now time.Time, width int) error {
+	if width <= 0 {
+		width = pageWidth
+	}
+	for i := range findings {
+		p := page{width: max(width, 40)}
+		if i > 0 {
+			p.lines = append(p.lines, "")
+		}
+		p.write(&findings[i], now)
+		if _, err := io.WriteString(w, strings.Join(p.lines, "\n")+"\n"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// page is one finding as lines.
+type page struct {
+	width int
+	lines []string
+}
+
+// line adds a line with its label; what does not fit goes on in one more line at most.
+func (p *page) line(label, format string, args ...any) {
+	text := clean(fmt.Sprintf(format, args...))
+	room := p.width - labelWidth
+	if utf8.RuneCountInString(text) <= room {
+		p.lines = append(p.lines, fmt.Sprintf("%-*s%s", labelWidth, label, text))
+		return
+	}
+	first, rest := text, ""
+	if cut := strings.LastIndex(string([]rune(text)[:room+1]), " "); cut > room/2 {
+		first, rest = text[:cut], text[cut+1:]
+	}
+	p.lines = append(p.lines, fmt.Sprintf("%-*s%s", labelWidth, label, bulkhead.OneLine(first, room)))
+	if rest != "" {
+		p.lines = append(p.lines, strings.Repeat(" ", labelWidth)+bulkhead.OneLine(rest, room))
+	}
+}
+
+func (p *page) write(f *bulkhead.Finding, now time.Time) {
+	p.lines = append(p.lines, bulkhead.OneLine(strings.ToUpper(string(f.Severity))+": "+f.Title, p.width))
+	p.line("since", "%s", since(f, now))
+	members := sortedMembers(f.Members)
+	p.line("ratio", "%s", ratios(members))
+	p.line("there are", "%s", there(members))
+	p.line("names", "%s", names(members))
+	p.line("made by", "%s", madeBy(f))
+	p.line("kept", "%s", f.Keeps)
+	label := "reaches"
+	for _, r := range f.Reaches[:min(len(f.Reaches), 3)] {
+		p.line(label, "%s", reaches(r))
+		label = ""
+	}
+	if len(f.Reaches) == 0 {
+		p.line(label, "no budget in 30 days")
+	}
+	p.advise(f.Advice)
+}
+
+// advise writes what to do, as far as the page has room.
+func (p *page) advise(advice []bulkhead.Advice) {
+	if len(advice) == 0 {
+		return
+	}
+	p.lines = append(p.lines, "what to do now, the safest first:")
+	for i, a := range advice {
+		lines := []string{bulkhead.OneLine(fmt.Sprintf("%2d %s", i+1, a.Text), p.width)}
+		if a.Command != "" {
+			lines = append(lines, "     "+a.Command)
+		}
+		if len(p.lines)+len(lines) > pageLines {
+			if len(p.lines) < pageLines {
+				p.lines = append(p.lines, fmt.Sprintf("   … %d more with -o json", len(advice)-i))
+			}
+			return
+		}
+		p.lines = append(p.lines, lines...)
+	}
+}
+
+func since(f *bulkhead.Finding, now time.Time) string {
+	text := fmt.Sprintf("%s UTC (%s ago), %s times an hour", f.Since.UTC().Format("2006-01-02 15:04"), Duration(now.Sub(f.Since)), Number(f.PerHour))
+	if !f.Ended.IsZero() {
+		text += fmt.Sprintf("; ended %s ago", Duration(now.Sub(f.Ended)))
+	}
+	return text
+}
+
+// singular is what one object of a kind is called; other kinds go by their plural.
+var singular = map[string]string{
+	"jobs.batch": "Job", "pods": "Pod", "networkpolicies.networking.k8s.io": "NetworkPolicy", "configmaps": "ConfigMap", "secrets": "Secret",
+	"services": "Service", "endpointslices.discovery.k8s.io": "EndpointSlice", "persistentvolumeclaims": "PersistentVolumeClaim",
+	"replicasets.apps": "ReplicaSet", "serviceaccounts": "ServiceAccount", "rolebindings.rbac.authorization.k8s.io": "RoleBinding",
+	"leases.coordination.k8s.io": "Lease", "events": "Event", "cronjobs.batch": "CronJob", "deployments.apps": "Deployment",
+}
+
+func one(kind string) string {
+	if name := singular[kind]; name != "" {
+		return name
+	}
+	return short(kind)
+}
+
+// ratios is how many of each kind come with one step of a growth.
+func ratios(members []bulkhead.Member) string {
+	parts := make([]string, 0, len(members))
+	for _, m := range members {
+		parts = append(parts, strconv.FormatFloat(m.Ratio, 'f', -1, 64)+" "+one(m.Kind))
+	}
+	return strings.Join(parts, " : ") + " each time"
+}
+
+func there(members []bulkhead.Member) string {
+	parts := make([]string, 0, len(members))
+	for _, m := range members {
+		text := fmt.Sprintf("%s %s", Number(float64(m.Objects)), short(m.Kind))
+		if m.Rules > 0 {
+			text += fmt.Sprintf(" (%s rules)", Number(float64(m.Rules)))
+		}
+		parts = append(parts, text)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// names is by what they can be known: the pattern of the first kind, and the newest.
+func names(members []bulkhead.Member) string {
+	m := members[0]
+	text := m.Family
+	if text == All {
+		text = "of no common pattern"
+	}
+	if m.Example != "" {
+		text += ", for example " + m.Example
+	}
+	return text
+}
+
+func madeBy(f *bulkhead.Finding) string {
+	var parts []string
+	if f.Client != "" {
+		parts = append(parts, f.Client)
+	}
+	for _, of := range f.Facts {
+		_, key, found := strings.Cut(of.Key, "/")
+		if !found {
+			key = of.Key
+		}
+		parts = append(parts, key+" "+of.Value)
+	}
+	if len(parts) == 0 {
+		return "nothing on them says who"
+	}
+	return strings.Join(parts, ", ")
+}
+
+func reaches(r bulkhead.Reach) string {
+	text := fmt.Sprintf("%s %s", Number(r.Budget.Limit), r.Budget.Name)
+	if r.In <= 0 {
+		text += fmt.Sprintf(": over it (%s)", Number(r.Now))
+	} else {
+		text += " in " + Duration(r.In)
+		if r.High > r.Low && r.High <= 2*horizon {
+			text += fmt.Sprintf(" (%s – %s)", Duration(r.Low), Duration(r.High))
+		}
+	}
+	if r.Detail != "" {
+		return text + "; " + r.Detail
+	}
+	return text + "; " + r.Budget.Source
+}
+
+// Number is a number for people: 12,537; below ten with one digit behind the point.
+func Number(v float64) string {
+	if math.Abs(v) < 10 && v != math.Trunc(v) {
+		return strconv.FormatFloat(v, 'f', 1, 64)
+	}
+	digits := strconv.FormatFloat(math.Round(math.Abs(v)), 'f', 0, 64)
+	for at := len(digits) - 3; at > 0; at -= 3 {
+		digits = digits[:at] + "," + digits[at:]
+	}
+	if v < 0 {
+		return "-" + digits
+	}
+	return digits
+}
+
+// Duration is a duration for people: 45m, 3h50m, 2d 4h.
+func Duration(d time.Duration) string {
+	switch d = d.Round(time.Minute); {
+	case d < time.Minute:
+		return "less than a minute"
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 48*time.Hour:
+		if m := int(d.Minutes()) % 60; m != 0 {
+			return fmt.Sprintf("%dh%02dm", int(d.Hours()), m)
+		}
+		return fmt.Sprintf("%dh", int(d.Hours()))
+	}
+	days, hours := int(d.Hours())/24, int(d.Hours())%24
+	if hours == 0 || days > 6 {
+		return fmt.Sprintf("%dd", days)
+	}
+	return fmt.Sprintf("%dd %dh", days, hours)
+}
