@@ -2,6 +2,7 @@ package guard
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"bulkhead.dev/bulkhead"
@@ -11,26 +12,29 @@ import (
 // Bulkhead itself would start, stop it at the API, and only then take anything away.
 func advice(f bulkhead.Finding) []bulkhead.Advice {
 	m := f.Members[0]
-	inNamespace := []string{"-A"}
-	if m.Namespace != "" {
-		inNamespace = []string{"-n", m.Namespace}
+	scope := []string{"-n", m.Namespace}
+	if m.Namespace == "" {
+		scope = []string{"-A"}
 	}
-	command := func(words ...string) string { return bulkhead.ShellLine(words) }
+	command := func(words ...string) string { return bulkhead.ShellLine(append(words, scope...)) }
 	out := []bulkhead.Advice{{
 		Text:    "look at the newest of them; this changes nothing",
-		Command: command(append(append([]string{"kubectl", "get", m.Kind}, inNamespace...), "--sort-by=.metadata.creationTimestamp")...) + " | tail",
+		Command: command("kubectl", "get", m.Kind, "--sort-by=.metadata.creationTimestamp") + " | tail",
 	}, {Text: ask(f)}}
 	if f.Namespace != "" {
 		reason := fmt.Sprintf("%s grow by %.0f/h", short(m.Kind), m.PerHour)
 		out = append(out, bulkhead.Advice{
 			Text:    "hold what Bulkhead would start there; what runs goes on",
-			Command: command("bulkhead", "brake", "on", "--namespace", f.Namespace, "--reason", reason),
+			Command: bulkhead.ShellLine([]string{"bulkhead", "brake", "on", "--namespace", f.Namespace, "--reason", reason}),
 		}, bulkhead.Advice{
-			Text:    "refuse more of them at the API: whoever makes them gets an error (asks first)",
-			Command: command("bulkhead", "guard", "quota", "--namespace", f.Namespace),
-		}, bulkhead.Advice{
-			Text:    "see which leftovers could go; nothing is deleted without --yes",
-			Command: command("bulkhead", "guard", "clean", "--namespace", f.Namespace, "--family", m.Family),
+			Text:    "refuse more of them at the API; without --yes it says what that would be",
+			Command: command("bulkhead", "guard", "quota", "--kinds", strings.Join(quotaKinds(f), ",")),
+		})
+	}
+	if what := leftovers(f); what != nil {
+		out = append(out, bulkhead.Advice{
+			Text:    "see what could be deleted; without --yes it only lists it",
+			Command: command(append([]string{"bulkhead", "guard", "clean"}, what...)...),
 		})
 	}
 	for _, r := range f.Reaches {
@@ -40,6 +44,33 @@ func advice(f bulkhead.Finding) []bulkhead.Advice {
 		}
 	}
 	return out
+}
+
+// quotaKinds are what a quota may limit: Deployments need more pods and replica sets
+// than they have, to roll.
+func quotaKinds(f bulkhead.Finding) (kinds []string) {
+	for _, m := range sortedMembers(f.Members) {
+		if m.Kind != "pods" && m.Kind != "replicasets.apps" || len(f.Members) == 1 {
+			kinds = append(kinds, m.Kind)
+		}
+	}
+	return kinds
+}
+
+// leftovers are the flags of guard clean for a growth; nil if nothing fits: it takes
+// whole Helm releases, or objects of some kinds that nothing uses.
+func leftovers(f bulkhead.Finding) []string {
+	for _, m := range f.Members {
+		if release, ok := strings.CutPrefix(m.Origin, "release/"); ok {
+			return []string{"--release", release}
+		}
+	}
+	for _, m := range f.Members {
+		if slices.Contains(first[2:], m.Kind) && m.Family != All {
+			return []string{"--family", m.Family, "--kind", m.Kind}
+		}
+	}
+	return nil
 }
 
 // ask says whom to ask to stop, and what that person would know it by.

@@ -196,14 +196,13 @@ func title(f bulkhead.Finding) string {
 	}
 	where := "the cluster"
 	if f.Namespace != "" {
-		where = "namespace " + clean(f.Namespace)
+		where = clean(f.Namespace)
 	}
-	const most = 5
-	if more := len(kinds) - most; more > 0 {
+	const most = 3
+	if more := len(kinds) - most; more > 1 {
 		kinds = append(kinds[:most], fmt.Sprintf("%d more kinds", more))
 	}
-	verb := "multiply"
-	return fmt.Sprintf("%s %s in %s", list(kinds), verb, where)
+	return fmt.Sprintf("%s multiply in %s", list(kinds), where)
 }
 
 func sortedMembers(members []bulkhead.Member) []bulkhead.Member {

@@ -49,7 +49,7 @@ func (g *Guard) settle(found []bulkhead.Finding, now time.Time) (changed []bulkh
 		switch {
 		case quiet < 0: // the clock went back
 			s.last, s.severe, s.kept = now, now, time.Time{}
-		case !s.open() && quiet > unseen:
+		case !s.open() && quiet > holdFinding:
 			delete(g.seen, id)
 		case s.open() && quiet > holdFinding:
 			s.finding.Ended = now

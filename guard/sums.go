@@ -8,8 +8,8 @@ import (
 )
 
 // All in the place of a namespace or a family means all of them: a sum. No object of a
-// cluster has such a name.
-const All = "*"
+// cluster can have such a name.
+const All = "/all"
 
 // agentKind is the kind of the series that are about agents, and not objects.
 const agentKind = "agents:memory"
@@ -18,25 +18,27 @@ const agentKind = "agents:memory"
 // count rises from none to all, which is no growth. Of a kind that only the API server
 // counts there are no families, but the total is good.
 func Known(c bulkhead.Census) bulkhead.Census {
-	exact, families := make(map[string]bool, len(c.Kinds)), map[string]bool{}
+	exact := make(map[string]bool, len(c.Kinds))
 	for _, k := range c.Kinds {
 		exact[k.Kind] = k.Exact
 	}
 	tallies := make([]bulkhead.Tally, 0, len(c.Tallies))
 	for i := range c.Tallies {
-		families[c.Tallies[i].Kind] = true
-		if is, listed := exact[c.Tallies[i].Kind]; is || !listed {
-			tallies = append(tallies, c.Tallies[i])
+		t := c.Tallies[i]
+		if is, listed := exact[t.Kind]; !is && listed {
+			if t.Namespace != "" || t.Family != serverCounts {
+				continue
+			}
+			t.Key = total(t.Kind)
 		}
-	}
-	for _, k := range c.Kinds {
-		if !k.Exact && k.Objects > 0 && !families[k.Kind] {
-			tallies = append(tallies, bulkhead.Tally{Key: total(k.Kind), Objects: k.Objects, Bytes: k.Bytes})
-		}
+		tallies = append(tallies, t)
 	}
 	c.Tallies = tallies
 	return c
 }
+
+// serverCounts is the family, in no namespace, of what only the API server counts.
+const serverCounts = "*"
 
 // total is the key of all objects of a kind.
 func total(kind string) bulkhead.Key {
@@ -67,7 +69,7 @@ func Sums(c bulkhead.Census) bulkhead.Census {
 	}
 	for i := range c.Tallies {
 		t := &c.Tallies[i]
-		if t.Family == All { // the total that the API server counts
+		if t.Key == total(t.Kind) { // as the API server counts it
 			continue
 		}
 		add(total(t.Kind), t)

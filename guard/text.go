@@ -71,13 +71,15 @@ func (p *page) write(f *bulkhead.Finding, now time.Time) {
 	p.line("names", "%s", names(members))
 	p.line("made by", "%s", madeBy(f))
 	p.line("kept", "%s", f.Keeps)
-	label := "reaches"
-	for _, r := range f.Reaches[:min(len(f.Reaches), 3)] {
-		p.line(label, "%s", reaches(r))
-		label = ""
-	}
 	if len(f.Reaches) == 0 {
-		p.line(label, "no budget in 30 days")
+		p.line("reaches", "no budget in 30 days")
+	}
+	for i, r := range f.Reaches[:min(len(f.Reaches), 4)] {
+		label := ""
+		if i == 0 {
+			label = "reaches"
+		}
+		p.lines = append(p.lines, bulkhead.OneLine(fmt.Sprintf("%-*s%s", labelWidth, label, reaches(r)), p.width))
 	}
 	p.advise(f.Advice)
 }
@@ -126,13 +128,28 @@ func one(kind string) string {
 	return short(kind)
 }
 
+func many(kind string) string {
+	name := one(kind)
+	if stem, ok := strings.CutSuffix(name, "Policy"); ok {
+		return stem + "Policies"
+	}
+	if singular[kind] == "" {
+		return name
+	}
+	return name + "s"
+}
+
 // ratios is how many of each kind come with one step of a growth.
 func ratios(members []bulkhead.Member) string {
 	parts := make([]string, 0, len(members))
 	for _, m := range members {
-		parts = append(parts, strconv.FormatFloat(m.Ratio, 'f', -1, 64)+" "+one(m.Kind))
+		name := one(m.Kind)
+		if m.Ratio != 1 {
+			name = many(m.Kind)
+		}
+		parts = append(parts, strconv.FormatFloat(m.Ratio, 'f', -1, 64)+" "+name)
 	}
-	return strings.Join(parts, " : ") + " each time"
+	return strings.Join(parts, " : ")
 }
 
 func there(members []bulkhead.Member) string {
