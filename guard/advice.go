@@ -19,7 +19,7 @@ func advice(f bulkhead.Finding) []bulkhead.Advice {
 	command := func(words ...string) string { return bulkhead.ShellLine(append(words, scope...)) }
 	out := []bulkhead.Advice{{
 		Text:    "look at the newest of them; this changes nothing",
-		Command: command("kubectl", "get", m.Kind, "--sort-by=.metadata.creationTimestamp") + " | tail",
+		Command: command("kubectl", "get", named(m.Kind)) + " --sort-by=.metadata.creationTimestamp | tail",
 	}, {Text: ask(f)}}
 	if f.Namespace != "" {
 		reason := fmt.Sprintf("%s grow by %.0f/h", short(m.Kind), m.PerHour)
@@ -51,10 +51,19 @@ func advice(f bulkhead.Finding) []bulkhead.Advice {
 func quotaKinds(f bulkhead.Finding) (kinds []string) {
 	for _, m := range sortedMembers(f.Members) {
 		if m.Kind != "pods" && m.Kind != "replicasets.apps" || len(f.Members) == 1 {
-			kinds = append(kinds, m.Kind)
+			kinds = append(kinds, named(m.Kind))
 		}
 	}
 	return kinds
+}
+
+// named is how people name a kind on a command line: without the group, if it is one
+// of Kubernetes itself.
+func named(kind string) string {
+	if singular[kind] != "" {
+		return short(kind)
+	}
+	return kind
 }
 
 // leftovers are the flags of guard clean for a growth; nil if nothing fits: it takes

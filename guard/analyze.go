@@ -69,12 +69,12 @@ func (a *analysis) findings() []bulkhead.Finding {
 			findings = append(findings, f)
 		}
 	}
-	slices.SortFunc(findings, worse)
+	slices.SortFunc(findings, Worse)
 	return findings[:min(len(findings), mostFindings)]
 }
 
-// worse orders findings for people: the severest first, then what hurts first.
-func worse(a, b bulkhead.Finding) int {
+// Worse orders findings for people: the severest first, then what hurts first.
+func Worse(a, b bulkhead.Finding) int {
 	return cmp.Or(cmp.Compare(rank(b.Severity), rank(a.Severity)), cmp.Compare(soonest(a), soonest(b)),
 		cmp.Compare(b.PerHour, a.PerHour), cmp.Compare(a.ID, b.ID))
 }

@@ -47,12 +47,11 @@ func (a *analysis) judge(key bulkhead.Key) *growth {
 	if g.tally == nil || a.calm[key] {
 		return nil // it is gone, or stands
 	}
-	looked, atLeast := a.Looked, time.Duration(0)
+	looked, atLeast, evenly := a.Looked, time.Duration(0), false
 	if len(looked) == 0 || a.Now.Sub(looked[0].From) < bornFor {
-		if g.points = born(g.tally, a.Now); len(g.points) > 0 {
-			looked, atLeast = []bulkhead.Span{{From: g.points[0].At, To: a.Now}}, bornFor
-		} else {
-			g.points = a.series[key]
+		if points := born(g.tally, a.Now); len(points) > 0 {
+			g.points, atLeast, evenly = points, bornFor, true
+			looked = []bulkhead.Span{{From: points[0].At, To: a.Now}}
 		}
 	}
 	if len(g.points) == 0 {
@@ -68,7 +67,7 @@ func (a *analysis) judge(key bulkhead.Key) *growth {
 	if g.tally.Objects-lowest.Objects < least {
 		return nil
 	}
-	objects := dense(g.points, looked, a.Now, func(p bulkhead.Point) float64 { return float64(p.Objects) })
+	objects := dense(g.points, looked, a.Now, evenly, func(p bulkhead.Point) float64 { return float64(p.Objects) })
 	g.trend = forecast.Of(objects)
 	if !g.trend.Growing || g.trend.PerHour <= 0 || a.Now.Sub(g.trend.Since) < atLeast {
 		return nil
@@ -78,7 +77,7 @@ func (a *analysis) judge(key bulkhead.Key) *growth {
 		return nil
 	}
 	if g.tally.Rules > 0 {
-		g.rules = forecast.Of(dense(g.points, looked, a.Now, func(p bulkhead.Point) float64 { return float64(p.Rules) }))
+		g.rules = forecast.Of(dense(g.points, looked, a.Now, evenly, func(p bulkhead.Point) float64 { return float64(p.Rules) }))
 	}
 	return g
 }
@@ -140,56 +139,21 @@ func ours(t *bulkhead.Tally) bool {
 // of those that are gone: where something removes objects all the time, those that are
 // left are young whether there are more of them or not. So there is an answer only
 // for what nothing removes, or not yet.
-func born(t *bulkhead.Tally, now time.Time) []bulkhead.Point {
-	if len(t.Born) < 2 || t.Namespace == All && t.Family == All && t.Objects == 0 {
+func born(t *bulkhead.Tally, now time.Time) (points []bulkhead.Point) {
+	if len(t.Born) < 2 || 2*t.Keeps.Nothing < t.Objects && t.Keeps.TTL < 2*now.Sub(t.Born[0].At) {
 		return nil
 	}
-	oldest := t.Born[0].At
-	if 2*t.Keeps.Nothing < t.Objects && t.Keeps.TTL < 2*now.Sub(oldest) {
-		return nil
-	}
-	var points []bulkhead.Point
-	count, rulesEach := int64(0), float64(t.Rules)/float64(max(1, t.Objects))
-	add := func(at time.Time) {
-		points = append(points, bulkhead.Point{At: at, Objects: count, Rules: int64(rulesEach * float64(count))})
-	}
-	add(oldest)
-	for i, b := range t.Born {
-		end := b.At.Add(bornStep(now.Sub(b.At)))
-		if i+1 < len(t.Born) {
-			end = earlier(end, t.Born[i+1].At)
-		}
-		if end = earlier(end, now); !end.After(b.At) {
-			count += b.Objects
-			continue
-		}
-		// Within a step they came evenly, as far as anybody knows.
-		before, parts := count, int64(end.Sub(b.At)/time.Minute)
-		for part := int64(1); part <= parts; part++ {
-			if n := before + b.Objects*part/parts; n != count {
-				count = n
-				add(b.At.Add(time.Duration(part) * end.Sub(b.At) / time.Duration(parts)))
-			}
-		}
-		count = before + b.Objects
-	}
-	if points[len(points)-1].Objects != count {
-		add(now)
+	rules := float64(t.Rules) / float64(max(1, t.Objects))
+	for _, p := range forecast.FromBirths(t.Born, t.Objects, now) {
+		points = append(points, bulkhead.Point{At: p.At, Objects: int64(p.Value), Rules: int64(rules * p.Value)})
 	}
 	return points
 }
 
-// bornStep is how long a step of Tally.Born is.
-func bornStep(age time.Duration) time.Duration {
-	if age > 24*time.Hour {
-		return time.Hour
-	}
-	return 15 * time.Minute
-}
-
 // dense fills in what a series leaves out because it did not change, in the times in
-// which somebody looked.
-func dense(points []bulkhead.Point, looked []bulkhead.Span, now time.Time, value func(bulkhead.Point) float64) []forecast.Point {
+// which somebody looked. Of objects' times of creation nobody knows where in their step
+// they were: evenly.
+func dense(points []bulkhead.Point, looked []bulkhead.Span, now time.Time, evenly bool, value func(bulkhead.Point) float64) []forecast.Point {
 	var out []forecast.Point
 	i, s := len(points)-1, len(looked)-1
 	for at, first := now, points[0].At; !at.Before(first) && now.Sub(at) <= allFor; at = at.Add(-denseStep(now.Sub(at))) {
@@ -202,9 +166,15 @@ func dense(points []bulkhead.Point, looked []bulkhead.Span, now time.Time, value
 		if s < 0 {
 			break
 		}
-		if !looked[s].To.Before(at) || at.Equal(now) {
-			out = append(out, forecast.Point{At: at, Value: value(points[i])})
+		if looked[s].To.Before(at) && !at.Equal(now) {
+			continue
 		}
+		v := value(points[i])
+		if evenly && i+1 < len(points) {
+			share := at.Sub(points[i].At).Hours() / points[i+1].At.Sub(points[i].At).Hours()
+			v += share * (value(points[i+1]) - v)
+		}
+		out = append(out, forecast.Point{At: at, Value: v})
 	}
 	slices.Reverse(out)
 	return out

@@ -153,7 +153,7 @@ func (g *Guard) publish(now time.Time, kept error) {
 			findings = append(findings, s.finding)
 		}
 	}
-	slices.SortFunc(findings, worse)
+	slices.SortFunc(findings, Worse)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.findings = findings

@@ -2,6 +2,7 @@ package guard_test
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -124,5 +125,50 @@ func TestAPageFitsATerminal(t *testing.T) {
 	t.Log("\n" + text)
 	if lines := strings.Count(text, "\n"); lines > 24 {
 		t.Errorf("%d lines", lines)
+	}
+}
+
+// births are when objects that are made evenly from a time on were created, as a
+// census tells it: a quarter of an hour is a step.
+func births(from, now time.Time, objects int64) (out []bulkhead.Birth) {
+	made := int64(0)
+	for at := from.Truncate(15 * time.Minute); at.Before(now); at = at.Add(15 * time.Minute) {
+		end := at.Add(15 * time.Minute)
+		if end.After(now) {
+			end = now
+		}
+		n := int64(float64(objects)*end.Sub(from).Hours()/now.Sub(from).Hours()) - made
+		out, made = append(out, bulkhead.Birth{At: at, Objects: n}), made+n
+	}
+	return out
+}
+
+func TestOneLookIsEnoughAtTheTimeOfTheFirstPage(t *testing.T) {
+	w := &world{perHour: 224, loop: start}
+	now := time.Date(2024, 10, 9, 5, 1, 36, 0, time.UTC)
+	c := w.census(now)
+	for i := range c.Tallies {
+		t := &c.Tallies[i]
+		from := now.Add(-40 * time.Minute) // what has an owner or a time to live is young
+		if t.Namespace == "mw-script" {
+			from = w.loop
+		} else if t.Keeps.Nothing > 0 {
+			from = now.Add(-6 * 24 * time.Hour)
+		}
+		t.Born = births(from, now, t.Objects)
+	}
+	findings := guard.Analyze(guard.Input{Now: now, Census: c})
+	var b bytes.Buffer
+	if err := guard.Text(&b, findings, now, 0); err != nil {
+		t.Fatal(err)
+	}
+	if len(findings) != 1 {
+		t.Fatalf("%d findings:\n%s", len(findings), &b)
+	}
+	f := findings[0]
+	f.Members = slices.DeleteFunc(f.Members, func(m bulkhead.Member) bool { return m.Kind == "pods" })
+	t.Logf("\n%s", &b)
+	if f.Severity != bulkhead.Critical || f.Since.Sub(w.loop).Abs() > time.Hour {
+		t.Errorf("%s since %s", f.Severity, f.Since)
 	}
 }

@@ -151,7 +151,7 @@ gives its own exit code, 128+n when signal n ended it.`,
 	root.AddCommand(a.runCmd(), a.lsCmd(), a.showCmd(), a.itemsCmd(), a.logsCmd(), a.waitCmd(), a.pauseCmd(),
 		a.resumeCmd(), a.cancelCmd(), a.attachCmd(), a.retryCmd(), a.limitCmd(), a.exportCmd(), a.rmCmd(), a.classCmd(), a.contextCmd(), a.versionCmd(), a.continueCmd())
 	root.AddCommand(a.serveCmd(), a.agentCmd(), a.tokenCmd(), a.copyAgentCmd(), a.mwscriptCmd(), a.installCmd())
-	root.AddCommand(a.topCmd(), a.handoverCmd(), a.brakeCmd(), a.planCmd(), a.guardCmd())
+	root.AddCommand(a.topCmd(), a.handoverCmd(), a.brakeCmd(), a.planCmd(), a.guardCmd(), a.whyCmd())
 	setCompletion(root)
 	return root
 }

@@ -50,6 +50,11 @@ func (a *app) guardClean(context.Context, *guardCleanFlags) error   { return bec
 func (a *app) guardRestore(context.Context, *guardCleanFlags) error { return becomeWhole() }
 func (a *app) guardQuota(context.Context, *guardQuotaFlags) error   { return becomeWhole() }
 
+// whyLook is the whole program's.
+func (a *app) whyLook(context.Context, *serverAddress) (answer, error) {
+	return answer{}, becomeWhole()
+}
+
 // becomeWhole returns only if it cannot.
 func becomeWhole() error { return packed.Exec(whole, arguments, os.Environ()) }
 

@@ -63,6 +63,16 @@ func Namespace(o Options) (string, error) {
 	return namespace, nil
 }
 
+// Config is how to reach the API server.
+func Config(o Options) (*rest.Config, error) {
+	config, err := o.loader().ClientConfig()
+	if err != nil {
+		return nil, unreadable(err)
+	}
+	config.UserAgent = o.UserAgent
+	return config, nil
+}
+
 func (o *Options) loader() clientcmd.ClientConfig {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = o.Kubeconfig

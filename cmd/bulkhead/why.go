@@ -1,0 +1,349 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/guard"
+	"bulkhead.dev/bulkhead/guard/budget"
+	"bulkhead.dev/bulkhead/store/history"
+)
+
+// whyFlags is the command line of why.
+type whyFlags struct {
+	kind      string // as the census has it; "": all
+	namespace string // "": all
+	all       bool
+	now       bool
+	out       outputFlag
+}
+
+func (a *app) whyCmd() *cobra.Command {
+	var f whyFlags
+	cmd := &cobra.Command{
+		Use:        "why [KIND] [flags]",
+		SuggestFor: []string{"findings", "who", "census"},
+		Short:      "Say what multiplies in a cluster, who makes it, when it will hurt, and what to do",
+		Long: `Say what multiplies in a cluster, since when, who makes it, when it will hurt, and
+what to do now: the worst growth on one page, the others in a line each. With KIND,
+as kubectl names it, only what has to do with that, and the largest families of it.
+
+It asks the guard of the server that commands go to; else the guard that writes the
+state folder; and if there is none it looks at the cluster of the kubeconfig itself,
+once: metadata only, page by page. What the objects' times of creation tell is enough
+to see what has grown and still stands. --now does that at once.
+
+A family is the objects of one kind and namespace whose names differ only in what
+varies, which is written *: thousands of randomly named objects are one line.
+
+-o json is an object: from, looked (RFC 3339), findings (id, severity, title,
+namespace, since, members, perHour, client, users, facts, reaches, keeps, advice,
+ended), kinds (kind, objects, bytes, exact, reason) and, with KIND, families.
+
+Exit codes: 0 it could be said, also that nothing grows; 125 it could not.`,
+		Example: `  bulkhead why
+  bulkhead why networkpolicies -n mw-script
+  bulkhead why --now --kube-context prod
+  bulkhead why -o json | jq '.findings[] | {title, since, client, users}'`,
+		Args:              atMost("KIND"),
+		ValidArgsFunction: completeKinds,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				kind, err := kindOf(args[0])
+				if err != nil {
+					return err
+				}
+				f.kind = kind
+			}
+			return a.why(cmd.Context(), &f)
+		},
+	}
+	fl := cmd.Flags()
+	outputVar(cmd, &f.out, "text or json")
+	fl.BoolVar(&f.all, "all", false, "all findings as pages, also those that ended lately")
+	fl.BoolVar(&f.now, "now", false, "look at the cluster now, whatever a guard says")
+	fl.StringVarP(&f.namespace, "namespace", "n", "", "only this `namespace`")
+	completeNoFiles(cmd, "namespace")
+	return cmd
+}
+
+// kindOf is a kind as the census has it.
+func kindOf(text string) (string, error) {
+	kind, known := budget.Resource(strings.ToLower(text))
+	if !known && !strings.Contains(text, ".") {
+		return "", usage("a kind as kubectl names it; a custom resource with its group: foos.example.com", "there is no kind %s", bulkhead.Quote(text))
+	}
+	return kind, nil
+}
+
+func completeKinds(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return []string{"configmaps", "events", "jobs", "networkpolicies", "pods", "secrets", "services"}, cobra.ShellCompDirectiveNoFileComp
+}
+
+// answer is what somebody says who looked.
+type answer struct {
+	from     string // who, for people
+	looked   time.Time
+	findings []bulkhead.Finding
+	census   bulkhead.Census // what there is; of a state folder without examples and makers
+	late     bool            // nobody looks any more
+}
+
+// errNoGuard is what a place says that has no guard.
+var errNoGuard = errors.New("there is no guard")
+
+func (a *app) why(ctx context.Context, f *whyFlags) error {
+	ctx, stop := a.interruptible(ctx)
+	defer stop()
+	answer, err := a.askWhy(ctx, f)
+	if left(ctx, err) {
+		return exitError(exitInterrupted)
+	}
+	if err != nil {
+		return err
+	}
+	answer.only(f)
+	if f.out == "json" {
+		return writeJSON(a.stdout, answer.view(f))
+	}
+	return a.printWhy(answer, f)
+}
+
+// askWhy asks those who may know, one after the other.
+func (a *app) askWhy(ctx context.Context, f *whyFlags) (answer, error) {
+	p, err := a.whyPlace()
+	if err != nil {
+		return answer{}, err
+	}
+	if f.now {
+		return a.whyLook(ctx, &p.server)
+	}
+	if p.remote() {
+		said, err := a.whyFromServer(ctx, p, f)
+		if err == nil || !p.server.Kubernetes || ctx.Err() != nil {
+			return said, err
+		}
+		a.tell("bulkhead: %v; looking at the cluster itself", err)
+		return a.whyLook(ctx, &p.server)
+	}
+	kept, err := a.whyFromFolder(ctx)
+	if err == nil && !kept.late {
+		return kept, nil
+	}
+	if err != nil && !errors.Is(err, errNoGuard) {
+		a.tell("bulkhead: %v; looking at the cluster itself", err)
+	}
+	said, lookErr := a.whyLook(ctx, &p.server)
+	if lookErr != nil && kept.late && ctx.Err() == nil {
+		a.tell("bulkhead: %v; this is what was known when a guard looked last", lookErr)
+		return kept, nil
+	}
+	return said, lookErr
+}
+
+// whyPlace is where to ask. A kubeconfig alone says which cluster to look at.
+func (a *app) whyPlace() (place, error) {
+	if p := &a.places; p.kubeconfig != "" && !p.given("kube-context") {
+		return place{server: serverAddress{kubeAddress: kubeAddress{true, p.kubeconfig, "", p.serverNamespace}}, why: "--kubeconfig"}, nil
+	}
+	return a.place()
+}
+
+// whyFromServer asks the guard of a server.
+func (a *app) whyFromServer(context.Context, place, *whyFlags) (answer, error) {
+	return answer{}, &bulkhead.Error{Code: bulkhead.CodeUnavailable, Message: "the server has no guard", Err: errNoGuard,
+		Hint: "--now looks at the cluster of the kubeconfig"}
+}
+
+// whyFromFolder reads what a guard writes into the state folder.
+func (a *app) whyFromFolder(ctx context.Context) (answer, error) {
+	dir, err := a.stateDir()
+	if err != nil {
+		return answer{}, err
+	}
+	path := filepath.Join(dir, history.Name)
+	h, err := history.Read(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return answer{}, errNoGuard
+	}
+	if err != nil {
+		return answer{}, err
+	}
+	defer func() { _ = h.Close() }()
+	said := answer{from: "the guard of " + dir, late: !h.Written()}
+	spans, err := h.Spans(ctx, time.Unix(0, 0), time.Now().Add(24*time.Hour))
+	if err != nil || len(spans) == 0 {
+		return answer{}, cmp.Or(err, errNoGuard)
+	}
+	said.looked = spans[len(spans)-1].To
+	if said.findings, err = h.Findings(ctx, true); err != nil {
+		return answer{}, err
+	}
+	series, err := h.Series(ctx, said.looked, said.looked)
+	if err != nil {
+		return answer{}, err
+	}
+	said.census = lastCounts(series, said.looked)
+	return said, nil
+}
+
+// lastCounts is a census of how series ended.
+func lastCounts(series []bulkhead.Series, at time.Time) bulkhead.Census {
+	c := bulkhead.Census{At: at}
+	for _, s := range series {
+		last := s.Points[len(s.Points)-1]
+		switch {
+		case last.Objects == 0:
+		case s.Namespace == guard.All && s.Family == guard.All:
+			c.Kinds = append(c.Kinds, bulkhead.KindStatus{Kind: s.Kind, Objects: last.Objects, Exact: true})
+		case s.Namespace != guard.All && s.Family != guard.All:
+			c.Tallies = append(c.Tallies, bulkhead.Tally{Key: s.Key, Objects: last.Objects, Rules: last.Rules, Bytes: last.Bytes})
+		}
+	}
+	return c
+}
+
+// only leaves what was asked for.
+func (n *answer) only(f *whyFlags) {
+	const lately = 24 * time.Hour
+	n.findings = slices.DeleteFunc(n.findings, func(of bulkhead.Finding) bool {
+		about := f.kind == "" || slices.ContainsFunc(of.Members, func(m bulkhead.Member) bool { return m.Kind == f.kind })
+		over := !of.Ended.IsZero() && (!f.all || n.looked.Sub(of.Ended) > lately)
+		return over || !about || f.namespace != "" && of.Namespace != f.namespace
+	})
+	slices.SortStableFunc(n.findings, func(a, b bulkhead.Finding) int {
+		return cmp.Or(cmp.Compare(bit(!a.Ended.IsZero()), bit(!b.Ended.IsZero())), guard.Worse(a, b))
+	})
+	n.census.Tallies = slices.DeleteFunc(n.census.Tallies, func(t bulkhead.Tally) bool {
+		return f.kind != "" && t.Kind != f.kind || f.namespace != "" && t.Namespace != f.namespace
+	})
+	slices.SortStableFunc(n.census.Tallies, func(a, b bulkhead.Tally) int { return cmp.Compare(b.Objects, a.Objects) })
+	n.census.Kinds = slices.DeleteFunc(n.census.Kinds, func(k bulkhead.KindStatus) bool { return f.kind != "" && k.Kind != f.kind })
+}
+
+func bit(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// shownFamilies is how many families of a kind are shown.
+const shownFamilies = 15
+
+// whyView is what why says in JSON. Its field names are a contract: add, never rename.
+type whyView struct {
+	From     string                `json:"from"`
+	Looked   time.Time             `json:"looked"`
+	Findings []bulkhead.Finding    `json:"findings"`
+	Kinds    []bulkhead.KindStatus `json:"kinds"`
+	Families []bulkhead.Tally      `json:"families,omitempty"`
+}
+
+func (n *answer) view(f *whyFlags) whyView {
+	v := whyView{From: n.from, Looked: n.looked.UTC(), Findings: n.findings, Kinds: n.census.Kinds}
+	if v.Findings == nil {
+		v.Findings = []bulkhead.Finding{}
+	}
+	if v.Kinds == nil {
+		v.Kinds = []bulkhead.KindStatus{}
+	}
+	if f.kind != "" {
+		const most = 1000
+		v.Families = n.census.Tallies[:min(len(n.census.Tallies), most)]
+	}
+	return v
+}
+
+func (a *app) printWhy(n answer, f *whyFlags) error {
+	now := time.Now()
+	shown := n.findings
+	if !f.all {
+		shown = shown[:min(len(shown), 1)]
+	}
+	if err := guard.Text(a.stdout, shown, now, 0); err != nil {
+		return err
+	}
+	for i, more := range n.findings[len(shown):] {
+		if i == 0 {
+			fmt.Fprintln(a.stdout, "and, in full with --all:")
+		}
+		fmt.Fprintf(a.stdout, "  %s: %s, since %s ago\n", more.Severity, printable(more.Title, 60), guard.Duration(now.Sub(more.Since)))
+	}
+	if len(n.findings) == 0 {
+		if !slices.ContainsFunc(n.census.Kinds, func(k bulkhead.KindStatus) bool { return k.Objects > 0 }) {
+			a.tellLooked(n, f, now)
+			return &bulkhead.Error{Code: bulkhead.CodeUnavailable, Message: "nothing was counted, so nobody knows what grows",
+				Hint: "it needs the verbs list and watch on what it counts; see above"}
+		}
+		fmt.Fprintln(a.stdout, "nothing grows that would hurt in 30 days")
+	}
+	if f.kind != "" && len(n.findings) == 0 {
+		if err := a.printFamilies(n.census.Tallies); err != nil {
+			return err
+		}
+	}
+	a.tellLooked(n, f, now)
+	return nil
+}
+
+// tellLooked says what the answer rests on, and what it does not.
+func (a *app) tellLooked(n answer, f *whyFlags, now time.Time) {
+	objects := int64(0)
+	for _, k := range n.census.Kinds {
+		objects += k.Objects
+	}
+	when := ""
+	if ago := now.Sub(n.looked); ago >= time.Minute {
+		when = ", " + guard.Duration(ago) + " ago"
+	}
+	a.tell("%s looked at %s objects of %d kinds%s", printable(n.from, 0), guard.Number(float64(objects)), len(n.census.Kinds), when)
+	untold := 0
+	for _, k := range n.census.Kinds {
+		if k.Exact || k.Reason == "" {
+			continue
+		}
+		if untold++; untold <= 3 || f.all {
+			a.tell("  %s: %s", printable(k.Kind, 80), printable(k.Reason, 200))
+		}
+	}
+	if untold > 3 && !f.all {
+		a.tell("  and %d more kinds are not counted exactly; --all says why", untold-3)
+	}
+}
+
+// printFamilies prints the largest ones.
+func (a *app) printFamilies(tallies []bulkhead.Tally) error {
+	if len(tallies) == 0 {
+		return nil
+	}
+	tw := tabwriter.NewWriter(a.stdout, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(tw, "OBJECTS\tRULES\tNAMESPACE\tFAMILY\tORIGIN\tMADE BY")
+	for i := range tallies[:min(len(tallies), shownFamilies)] {
+		t := &tallies[i]
+		rules := ""
+		if t.Rules > 0 {
+			rules = guard.Number(float64(t.Rules))
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n", guard.Number(float64(t.Objects)), rules, printable(t.Namespace, 30),
+			printable(t.Family, 50), printable(t.Origin, 40), printable(t.Manager, 30))
+	}
+	if more := len(tallies) - shownFamilies; more > 0 {
+		fmt.Fprintf(tw, "… and %d more families\n", more)
+	}
+	return tw.Flush()
+}
