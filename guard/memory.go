@@ -110,7 +110,8 @@ func (m *memory) add(c bulkhead.Census) bool {
 	}
 	m.exact = exact
 	m.extend(now, last)
-	if now.Sub(m.thinAt).Abs() >= thinEvery {
+	// A clock that has just jumped may jump back: it makes nothing coarser for a while.
+	if now.Sub(m.thinAt).Abs() >= thinEvery && now.Sub(m.spans[len(m.spans)-1].From) >= rewind {
 		m.thinAt = now
 		m.thin(now)
 	}

@@ -70,6 +70,10 @@ func (s *Store) Append(ctx context.Context, census bulkhead.Census) (err error) 
 		return fmt.Errorf("write history: %w", cmp.Or(written, s.reload()))
 	}
 	s.apply(&c)
+	// A clock that has just jumped may jump back: it makes nothing coarser for a while.
+	if s.span.To.Sub(s.span.From) < rewind*time.Second {
+		return nil
+	}
 	if err := s.thin(c.at); err != nil {
 		return fmt.Errorf("thin out history: %w", err)
 	}
