@@ -37,11 +37,8 @@ func advice(f bulkhead.Finding) []bulkhead.Advice {
 			Command: command(append([]string{"bulkhead", "guard", "clean"}, what...)...),
 		})
 	}
-	for _, r := range f.Reaches {
-		if r.Budget.Kind == "" && r.Detail != "" {
-			out = append(out, bulkhead.Advice{Text: "before restarting an agent: " + r.Detail})
-			break
-		}
+	if detail := pinned(f.Reaches); detail != "" {
+		out = append(out, bulkhead.Advice{Text: detail})
 	}
 	return out
 }

@@ -25,6 +25,7 @@ type Input struct {
 	// who makes what grows now.
 	Facts   map[bulkhead.Key][]bulkhead.Fact
 	Budgets []bulkhead.Budget // default budget.Defaults()
+	Agents  []AgentSample     // of each agent the container that is nearest to its limit
 
 	calm map[bulkhead.Key]bool // what is known not to grow
 }
@@ -51,6 +52,7 @@ type analysis struct {
 	tallies map[bulkhead.Key]*bulkhead.Tally
 	series  map[bulkhead.Key][]bulkhead.Point
 	status  map[string]bulkhead.KindStatus
+	demand  map[bulkhead.Key]int64 // of a sum, the objects that are as many as somebody has asked for
 	// made remembers growths, also those that are none (nil).
 	made map[bulkhead.Key]*growth
 }
@@ -99,9 +101,15 @@ func newAnalysis(in Input) *analysis {
 		in.Census = Sums(Known(in.Census))
 	}
 	a := &analysis{Input: in, tallies: map[bulkhead.Key]*bulkhead.Tally{}, series: map[bulkhead.Key][]bulkhead.Point{},
-		status: map[string]bulkhead.KindStatus{}, made: map[bulkhead.Key]*growth{}}
+		status: map[string]bulkhead.KindStatus{}, made: map[bulkhead.Key]*growth{}, demand: map[bulkhead.Key]int64{}}
 	for i := range in.Census.Tallies {
-		a.tallies[in.Census.Tallies[i].Key] = &in.Census.Tallies[i]
+		t := &in.Census.Tallies[i]
+		a.tallies[t.Key] = t
+		if !isSum(t.Key) && followsDemand(t) {
+			for _, sum := range sumsOf(t.Key) {
+				a.demand[sum] += t.Objects
+			}
+		}
 	}
 	for _, s := range in.Series {
 		a.series[s.Key] = s.Points

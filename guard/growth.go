@@ -58,7 +58,7 @@ func (a *analysis) judge(key bulkhead.Key) *growth {
 		return nil
 	}
 	switch {
-	case key == total(key.Kind) || followsDemand(g.tally):
+	case key == total(key.Kind) || followsDemand(g.tally) || 2*a.demand[key] >= g.tally.Objects:
 		atLeast = max(atLeast, settledFor)
 	case isSum(key):
 		atLeast = max(atLeast, sumFor)
@@ -67,8 +67,8 @@ func (a *analysis) judge(key bulkhead.Key) *growth {
 	if g.tally.Objects-lowest.Objects < least {
 		return nil
 	}
-	objects := dense(g.points, looked, a.Now, evenly, func(p bulkhead.Point) float64 { return float64(p.Objects) })
-	g.trend = forecast.Of(objects)
+	objects := dense(g.points, looked, a.Now, evenly, objectsAt)
+	g.trend = trendOf(objects, looked)
 	if !g.trend.Growing || g.trend.PerHour <= 0 || a.Now.Sub(g.trend.Since) < atLeast {
 		return nil
 	}
@@ -77,9 +77,24 @@ func (a *analysis) judge(key bulkhead.Key) *growth {
 		return nil
 	}
 	if g.tally.Rules > 0 {
-		g.rules = forecast.Of(dense(g.points, looked, a.Now, evenly, func(p bulkhead.Point) float64 { return float64(p.Rules) }))
+		g.rules = trendOf(dense(g.points, looked, a.Now, evenly, rulesAt), looked)
 	}
 	return g
+}
+
+// trendOf is where a series is going. What came while nobody looked is one jump, which
+// may hide that it goes on: then what was seen since then counts.
+func trendOf(points []forecast.Point, looked []bulkhead.Span) forecast.Trend {
+	t := forecast.Of(points)
+	if t.Growing || len(looked) < 2 {
+		return t
+	}
+	from := looked[len(looked)-1].From
+	i, _ := slices.BinarySearchFunc(points, from, func(p forecast.Point, from time.Time) int { return p.At.Compare(from) })
+	if after := forecast.Of(points[i:]); after.Growing {
+		return after
+	}
+	return t
 }
 
 // What a daily cycle of ten percent does not do, also with a deploy on top of it: rise
@@ -179,6 +194,9 @@ func dense(points []bulkhead.Point, looked []bulkhead.Span, now time.Time, evenl
 	slices.Reverse(out)
 	return out
 }
+
+func objectsAt(p bulkhead.Point) float64 { return float64(p.Objects) }
+func rulesAt(p bulkhead.Point) float64   { return float64(p.Rules) }
 
 func denseStep(age time.Duration) time.Duration {
 	switch {

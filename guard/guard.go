@@ -22,6 +22,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -46,7 +47,10 @@ type Options struct {
 	Snapshot func() bulkhead.Census // what is counted now; cheap
 	History  History                // default none: what was seen is forgotten with the process
 	Budgets  []bulkhead.Budget      // default budget.Defaults()
-	Now      func() time.Time       // default time.Now
+	// Agents are how agents stand that hold objects in memory. Default none: then only
+	// budgets of objects are known. An error is no reason to stop, see Trouble.
+	Agents func(ctx context.Context) ([]AgentSample, error)
+	Now    func() time.Time // default time.Now
 }
 
 // Guard looks at a cluster. Step is called by one goroutine, the rest by any.
@@ -56,6 +60,7 @@ type Guard struct {
 	facts  factsBefore
 	seen   map[string]*sighting
 
+	blind    error                    // why agents did not answer
 	judged   map[bulkhead.Key]*growth // at the last look; nil: it does not grow
 	judgedAt time.Time                // when all were
 
@@ -84,32 +89,50 @@ func (g *Guard) Step(ctx context.Context) error {
 	if census.At.IsZero() {
 		return recalled // nothing was counted yet
 	}
-	if !g.memory.add(census) {
+	agents := g.readAgents(ctx)
+	seen := withAgents(census, agents)
+	if !g.memory.add(seen) {
 		return recalled
 	}
 	var kept error
 	if g.opts.History != nil {
-		kept = g.opts.History.Append(ctx, census)
+		kept = g.opts.History.Append(ctx, seen)
 	}
-	found := g.analyze(census)
+	found := g.analyze(census, agents)
 	g.facts.note(census)
 	changed := g.settle(found, census.At)
-	kept = errors.Join(kept, g.keep(ctx, changed))
+	if kept == nil {
+		kept = g.keep(ctx, changed)
+	}
 	g.publish(now, kept)
-	if kept != nil {
+	if kept != nil && bulkhead.CodeOf(kept) != bulkhead.CodeConflict { // another guard keeps it: see Trouble
 		return errors.Join(recalled, fmt.Errorf("keep history: %w", kept))
 	}
 	return recalled
 }
 
+// agentsTime is how long agents may take to answer: the next look must not wait.
+const agentsTime = 20 * time.Second
+
+func (g *Guard) readAgents(ctx context.Context) []AgentSample {
+	if g.opts.Agents == nil {
+		return nil
+	}
+	ctx, stop := context.WithTimeout(ctx, agentsTime)
+	defer stop()
+	samples, err := g.opts.Agents(ctx)
+	g.blind = err
+	return worstOf(samples)
+}
+
 // analyze is Analyze without looking at every series each time.
-func (g *Guard) analyze(census bulkhead.Census) []bulkhead.Finding {
+func (g *Guard) analyze(census bulkhead.Census, agents []AgentSample) []bulkhead.Finding {
 	calm := g.memory.calmed(g.judged, census.At)
 	if age := census.At.Sub(g.judgedAt); age < 0 || age >= calmFor {
 		calm, g.judgedAt = nil, census.At
 	}
 	a := newAnalysis(Input{Now: census.At, Census: census, Series: g.memory.series(calm), Looked: g.memory.spans,
-		Facts: g.facts.older, Budgets: g.opts.Budgets, calm: calm})
+		Facts: g.facts.older, Budgets: g.opts.Budgets, Agents: agents, calm: calm})
 	found := a.findings()
 	g.judged = a.made
 	return found
@@ -158,10 +181,14 @@ func (g *Guard) publish(now time.Time, kept error) {
 	defer g.mu.Unlock()
 	g.findings = findings
 	g.rulings = g.rule(findings, now)
-	g.trouble = ""
+	var troubles []string
 	if kept != nil {
-		g.trouble = "what the guard sees is kept in memory only: " + kept.Error()
+		troubles = append(troubles, "what the guard sees is kept in memory only: "+clean(kept.Error()))
 	}
+	if g.blind != nil {
+		troubles = append(troubles, "agents were not measured: "+clean(g.blind.Error()))
+	}
+	g.trouble = strings.Join(troubles, "; ")
 }
 
 // Findings are those that are open, the worst first.

@@ -46,7 +46,7 @@ func (m mark) same(o mark) bool {
 type memory struct {
 	tracks map[bulkhead.Key][]mark
 	spans  []bulkhead.Span
-	exact  map[string]bool // kinds that were known at the last look
+	known  map[string]time.Time // since when each kind is, of those that were at the last look
 	thinAt time.Time
 }
 
@@ -64,13 +64,28 @@ func recall(ctx context.Context, h History, now time.Time) (*memory, error) {
 		return m, err
 	}
 	for i := range series {
-		points := make([]mark, 0, len(series[i].Points))
+		points := make([]mark, 0, len(series[i].Points)+1)
+		// Of a family that came later there were none before. If it was only not known,
+		// this looks like a jump, and those are no growth.
+		if from, ok := within(m.spans, series[i].Points[0].At); ok {
+			points = append(points, mark{at: from.Unix()})
+		}
 		for _, p := range series[i].Points {
 			points = append(points, mark{p.At.Unix(), p.Objects, p.Rules, p.Bytes})
 		}
 		m.tracks[series[i].Key] = points
 	}
 	return m, nil
+}
+
+// within is when the span began that a time is in, if that was earlier.
+func within(spans []bulkhead.Span, at time.Time) (from time.Time, ok bool) {
+	for _, s := range spans {
+		if s.From.Before(at) && !s.To.Before(at) {
+			return s.From, true
+		}
+	}
+	return from, false
 }
 
 // last is when somebody looked last.
@@ -97,18 +112,26 @@ func (m *memory) add(c bulkhead.Census) bool {
 	for _, k := range c.Kinds {
 		exact[k.Kind] = k.Exact
 	}
+	if m.known == nil && !last.IsZero() { // what the history has was known
+		m.known = map[string]time.Time{}
+		for key, points := range m.tracks {
+			if len(points) > 0 {
+				m.known[key.Kind] = m.spans[len(m.spans)-1].From
+			}
+		}
+	}
 	seen := make(map[bulkhead.Key]bool, len(c.Tallies))
 	for i := range c.Tallies {
 		t := &c.Tallies[i]
 		seen[t.Key] = true
-		m.note(t.Key, mark{now.Unix(), t.Objects, t.Rules, t.Bytes}, last)
+		m.note(t.Key, mark{now.Unix(), t.Objects, t.Rules, t.Bytes})
 	}
 	for key, points := range m.tracks {
 		if is, listed := exact[key.Kind]; !seen[key] && (is || !listed) && key.Kind != agentKind {
 			m.tracks[key] = extended(points, mark{at: now.Unix()})
 		}
 	}
-	m.exact = exact
+	m.know(exact, now)
 	m.extend(now, last)
 	// A clock that has just jumped may jump back: it makes nothing coarser for a while.
 	if now.Sub(m.thinAt).Abs() >= thinEvery && now.Sub(m.spans[len(m.spans)-1].From) >= rewind {
@@ -118,17 +141,34 @@ func (m *memory) add(c bulkhead.Census) bool {
 	return true
 }
 
-// note adds a point to a series. Of a family that was not there at the look before,
-// though its kind was known, that look counted none.
-func (m *memory) note(key bulkhead.Key, at mark, last time.Time) {
+// know notes since when kinds are known.
+func (m *memory) know(exact map[string]bool, now time.Time) {
+	known := make(map[string]time.Time, len(exact))
+	for kind, is := range exact {
+		since, before := m.known[kind]
+		switch {
+		case !is:
+		case before:
+			known[kind] = since
+		default:
+			known[kind] = now
+		}
+	}
+	m.known = known
+}
+
+// note adds a point to a series. Of a family that was not there before, though its kind
+// was known, there were none.
+func (m *memory) note(key bulkhead.Key, at mark) {
 	points, ok := m.tracks[key]
+	since, known := m.known[key.Kind]
 	switch {
 	case ok:
 		m.tracks[key] = extended(points, at)
 	case at.objects == 0:
 	case len(m.tracks) >= mostTracks && at.objects < least:
-	case !last.IsZero() && m.exact[key.Kind]:
-		m.tracks[key] = []mark{{at: last.Unix()}, at}
+	case known:
+		m.tracks[key] = []mark{{at: max(since.Unix(), at.at-int64(allFor/time.Second))}, at}
 	default:
 		m.tracks[key] = []mark{at}
 	}
@@ -155,6 +195,11 @@ func (m *memory) forgetAfter(now time.Time) {
 		points = slices.DeleteFunc(points, func(p mark) bool { return p.at >= now.Unix() })
 		if m.tracks[key] = points; len(points) == 0 {
 			delete(m.tracks, key)
+		}
+	}
+	for kind, since := range m.known {
+		if !since.Before(now) {
+			delete(m.known, kind)
 		}
 	}
 	kept := m.spans[:0]

@@ -21,7 +21,7 @@ func (a *analysis) reaches(kinds []kindGrowth) (out []bulkhead.Reach) {
 		out = append(out, r)
 	}
 	out = append(out, a.agents(kinds)...)
-	slices.SortStableFunc(out, func(a, b bulkhead.Reach) int { return cmp.Compare(a.In, b.In) })
+	slices.SortStableFunc(out, nearest)
 	return out[:min(len(out), mostReaches)]
 }
 

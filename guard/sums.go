@@ -72,10 +72,8 @@ func Sums(c bulkhead.Census) bulkhead.Census {
 		if t.Key == total(t.Kind) { // as the API server counts it
 			continue
 		}
-		add(total(t.Kind), t)
-		if t.Namespace != "" {
-			add(bulkhead.Key{Kind: t.Kind, Namespace: t.Namespace, Family: All}, t)
-			add(bulkhead.Key{Kind: t.Kind, Namespace: All, Family: t.Family, Origin: t.Origin, Manager: t.Manager}, t)
+		for _, key := range sumsOf(t.Key) {
+			add(key, t)
 		}
 	}
 	out := slices.Clip(c.Tallies)
@@ -88,6 +86,15 @@ func Sums(c bulkhead.Census) bulkhead.Census {
 	slices.SortFunc(out, func(a, b bulkhead.Tally) int { return compareKeys(a.Key, b.Key) })
 	c.Tallies = out
 	return c
+}
+
+// sumsOf are the sums that a family is in.
+func sumsOf(k bulkhead.Key) []bulkhead.Key {
+	if k.Namespace == "" {
+		return []bulkhead.Key{total(k.Kind)}
+	}
+	return []bulkhead.Key{total(k.Kind), {Kind: k.Kind, Namespace: k.Namespace, Family: All},
+		{Kind: k.Kind, Namespace: All, Family: k.Family, Origin: k.Origin, Manager: k.Manager}}
 }
 
 // isSum is whether a key is one of several families together.

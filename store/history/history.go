@@ -55,7 +55,7 @@ const Name = "guard.db"
 const busyTimeout = 5 * time.Second
 
 // ErrOther is what Append returns while another process writes the history.
-var ErrOther = errors.New("another guard writes this history")
+var ErrOther error = &bulkhead.Error{Code: bulkhead.CodeConflict, Message: "another guard writes this history", Hint: "one is enough for a cluster"}
 
 // Store is a history. Its methods may be called from any goroutine.
 type Store struct {

@@ -1,0 +1,287 @@
+package guard_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/guard"
+	"bulkhead.dev/bulkhead/store/history"
+)
+
+func openHistory(t *testing.T, path string) *history.Store {
+	t.Helper()
+	h, err := history.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = h.Close() })
+	return h
+}
+
+func TestARestartInTheMiddleForgetsNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), history.Name)
+	w := &world{quiet: true, perHour: 224, loop: start.Add(time.Hour)}
+	h := openHistory(t, path)
+	o := newWatch(t, w, start, h)
+	o.minutes(60+7, nil) // too early to say
+	if some(o.guard.Findings()) {
+		t.Fatal("found already")
+	}
+	_ = h.Close()
+	h = openHistory(t, path)
+	o = newWatch(t, w, o.now.Add(2*time.Minute), h)
+	if !o.minutes(6, some) {
+		t.Fatal("not found a quarter of an hour after it began")
+	}
+	o.minutes(20, nil)
+	before := o.guard.Findings()[0]
+	checkIncident(t, before, w.loop)
+	_ = h.Close()
+
+	// What was found is there from the first look on, and the ruling with it.
+	h = openHistory(t, path)
+	o = newWatch(t, w, o.now, h)
+	o.minutes(1, nil)
+	findings := o.guard.Findings()
+	if len(findings) != 1 || findings[0].ID != before.ID || !findings[0].Since.Equal(before.Since) {
+		t.Errorf("%+v", findings)
+	}
+	if len(o.guard.Rulings()) != 1 {
+		t.Errorf("rulings: %+v", o.guard.Rulings())
+	}
+}
+
+func TestAFindingEndsAQuarterOfAnHourAfterTheGrowth(t *testing.T) {
+	h := openHistory(t, filepath.Join(t.TempDir(), history.Name))
+	w := &world{quiet: true, perHour: 224, loop: start.Add(time.Hour), loopEnds: start.Add(3 * time.Hour)}
+	o := newWatch(t, w, start, h)
+	o.minutes(180, nil)
+	if len(o.guard.Findings()) != 1 || len(o.guard.Rulings()) != 1 {
+		t.Fatalf("%s", o.text())
+	}
+	none := func(f []bulkhead.Finding) bool { return len(f) == 0 }
+	if !o.minutes(60, none) {
+		t.Fatalf("it goes on:\n%s", o.text())
+	}
+	t.Logf("ended %s after the growth", o.now.Sub(w.loopEnds))
+	if o.now.Sub(w.loopEnds) < 15*time.Minute {
+		t.Errorf("it ended %s after the growth", o.now.Sub(w.loopEnds))
+	}
+	o.minutes(11, nil)
+	if rulings := o.guard.Rulings(); len(rulings) > 0 {
+		t.Errorf("rulings: %+v", rulings)
+	}
+	kept, err := h.Findings(t.Context(), true)
+	if err != nil || len(kept) != 1 || kept[0].Ended.IsZero() {
+		t.Errorf("%v %+v", err, kept)
+	}
+}
+
+func TestAGuardThatWasAwayFindsWhatGoesOn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), history.Name)
+	w := &world{perHour: 224, loop: start.Add(4 * time.Hour)}
+	o := newWatch(t, w, start, openHistory(t, path))
+	o.minutes(3*60, nil)
+	o.now = o.now.Add(3 * time.Hour) // nobody looks
+	if !o.minutes(20, some) {
+		t.Fatal("not found")
+	}
+	o.minutes(10, nil)
+	if f := o.guard.Findings(); len(f) == 0 || f[0].Namespace != "mw-script" {
+		t.Errorf("%s", o.text())
+	}
+}
+
+func TestClockJumpsAreSurvived(t *testing.T) {
+	w := &world{quiet: true, perHour: 224, loop: start.Add(time.Hour)}
+	clock := start
+	real := start
+	g := guard.New(guard.Options{
+		Snapshot: func() bulkhead.Census { c := w.census(real); c.At = clock; return c },
+		History:  openHistory(t, filepath.Join(t.TempDir(), history.Name)), Now: func() time.Time { return clock },
+	})
+	step := func(n int) {
+		for range n {
+			clock, real = clock.Add(time.Minute), real.Add(time.Minute)
+			if err := g.Step(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	step(30)
+	clock = clock.Add(48 * time.Hour)
+	step(3)
+	clock = clock.Add(-48 * time.Hour)
+	step(60)
+	if f := g.Findings(); len(f) != 1 {
+		t.Fatalf("%d findings", len(f))
+	}
+	clock = clock.Add(-5 * time.Minute)
+	step(30)
+	clock = clock.Add(-3 * time.Hour)
+	step(30)
+	if f := g.Findings(); len(f) != 1 || len(g.Rulings()) != 1 {
+		t.Fatalf("%d findings, rulings %+v", len(f), g.Rulings())
+	}
+}
+
+func TestTwoGuardsAtOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), history.Name)
+	w := &world{quiet: true, perHour: 224, loop: start}
+	first, second := newWatch(t, w, start, openHistory(t, path)), newWatch(t, w, start, openHistory(t, path))
+	for range 40 {
+		first.minutes(1, nil)
+		second.minutes(1, nil)
+	}
+	if a, b := first.guard.Findings(), second.guard.Findings(); len(a) != 1 || len(b) != 1 || a[0].ID != b[0].ID {
+		t.Errorf("%+v\n%+v", a, b)
+	}
+	if first.guard.Trouble() != "" || !strings.Contains(second.guard.Trouble(), "another guard") {
+		t.Errorf("%q, %q", first.guard.Trouble(), second.guard.Trouble())
+	}
+}
+
+// brokenHistory cannot be written.
+type brokenHistory struct{ *history.Store }
+
+func (brokenHistory) Append(context.Context, bulkhead.Census) error {
+	return errors.New("no space left on device")
+}
+
+func TestWithoutADiskTheGuardGoesOnInMemoryAndSaysSo(t *testing.T) {
+	w := &world{quiet: true, perHour: 224, loop: start.Add(time.Hour)}
+	now := start
+	g := guard.New(guard.Options{Snapshot: func() bulkhead.Census { return w.census(now) }, Now: func() time.Time { return now },
+		History: brokenHistory{openHistory(t, filepath.Join(t.TempDir(), history.Name))}})
+	for range 80 {
+		now = now.Add(time.Minute)
+		if err := g.Step(t.Context()); err == nil {
+			t.Fatal("it says nothing")
+		}
+	}
+	if len(g.Findings()) != 1 || !strings.Contains(g.Trouble(), "no space left") {
+		t.Errorf("%d findings, trouble %q", len(g.Findings()), g.Trouble())
+	}
+}
+
+func TestAKindThatIsStillBeingListedDoesNotGrow(t *testing.T) {
+	w := &world{quiet: true, perHour: 224, loop: start.Add(-8 * time.Hour)}
+	o := newWatch(t, w, start, nil)
+	// Of 1,800 policies a few more are known at each look.
+	frozen := w.census(start)
+	n := int64(0)
+	o.guard = guard.New(guard.Options{Now: func() time.Time { return o.now }, Snapshot: func() bulkhead.Census {
+		c := frozen
+		c.At, c.Kinds, c.Tallies = o.now, nil, nil
+		n += 20
+		for _, k := range frozen.Kinds {
+			k.Exact = n > 1000
+			c.Kinds = append(c.Kinds, k)
+		}
+		for _, t := range frozen.Tallies {
+			if n <= 1000 {
+				t.Objects = min(t.Objects, n)
+			}
+			c.Tallies = append(c.Tallies, t)
+		}
+		return c
+	}})
+	if o.minutes(120, some) {
+		t.Errorf("at %s:\n%s", o.now, o.text())
+	}
+}
+
+func TestRulingsFollowFindings(t *testing.T) {
+	budgets := func(limit float64) []bulkhead.Budget {
+		return []bulkhead.Budget{{Name: "networkpolicies", Kind: "networkpolicies.networking.k8s.io", Unit: "objects", Limit: limit, Source: "configured"}}
+	}
+	for name, c := range map[string]struct {
+		limit float64
+		want  bulkhead.Ruling
+	}{
+		"a budget of the cluster that is near stops everything": {800, bulkhead.Ruling{Verdict: bulkhead.Verdict{Level: bulkhead.Stop}}},
+		"one that is reached today slows the namespace down": {3000, bulkhead.Ruling{Scope: bulkhead.Scope{Kind: bulkhead.ScopeNamespace, Name: "mw-script"},
+			Verdict: bulkhead.Verdict{Level: bulkhead.Slow, Factor: 0.5}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := &world{quiet: true, perHour: 224, loop: start}
+			o := newWatch(t, w, start, nil)
+			o.guard = guard.New(guard.Options{Snapshot: func() bulkhead.Census { return w.census(o.now) },
+				Now: func() time.Time { return o.now }, Budgets: budgets(c.limit)})
+			o.minutes(60, nil)
+			rulings := o.guard.Rulings()
+			if len(rulings) != 1 {
+				t.Fatalf("%+v\n%s", rulings, o.text())
+			}
+			got := rulings[0]
+			v := &got.Verdict
+			if got.From != "guard" || v.Reason == "" || v.Lifts == "" || v.Since.IsZero() || strings.Contains(v.Reason, "\n") {
+				t.Errorf("%+v", got)
+			}
+			got.From, v.Reason, v.Lifts, v.Since = "", "", "", time.Time{}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestTheMemoryOfAnAgentIsForecast(t *testing.T) {
+	w := &world{quiet: true, perHour: 224, loop: start.Add(time.Hour)}
+	o := newWatch(t, w, start, nil)
+	o.guard = guard.New(guard.Options{
+		Snapshot: func() bulkhead.Census { return w.census(o.now) }, Now: func() time.Time { return o.now },
+		Agents: func(context.Context) ([]guard.AgentSample, error) {
+			policies := max(0, o.now.Sub(w.loop).Hours()*224)
+			return []guard.AgentSample{
+				{Agent: "calico-node", Namespace: "kube-system", Memory: 230<<20 + policies*106.5e3, Limit: 500 << 20},
+				{Agent: "calico-node", Namespace: "kube-system", Memory: 200<<20 + policies*106.5e3, Limit: 500 << 20},
+			}, nil
+		},
+	})
+	o.minutes(5*60, nil)
+	findings := o.guard.Findings()
+	if len(findings) != 1 {
+		t.Fatalf("%s", o.text())
+	}
+	full := (270<<20)/106.5e3/224 - 4 // hours from now
+	for _, r := range findings[0].Reaches {
+		if r.Budget.Name != "calico-node memory" {
+			continue
+		}
+		if hours := r.In.Hours(); hours < 0.85*full || hours > 1.15*full {
+			t.Errorf("in %.1f h, really in %.1f h", hours, full)
+		}
+		if !strings.Contains(r.Detail, "restarting calico-node is safe up to") || !strings.Contains(r.Budget.Source, "learned") {
+			t.Errorf("%+v", r)
+		}
+		return
+	}
+	t.Fatalf("it is not there:\n%s", o.text())
+}
+
+func TestOurOwnWorkersAreNoFinding(t *testing.T) {
+	o := newWatch(t, nil, start, nil)
+	o.guard = guard.New(guard.Options{Now: func() time.Time { return o.now }, Snapshot: func() bulkhead.Census {
+		n := min(200, int64(o.now.Sub(start)/time.Minute)*8) // a run with --limit 200 begins
+		return bulkhead.Census{At: o.now, Kinds: []bulkhead.KindStatus{{Kind: "pods", Exact: true, Objects: n}},
+			Tallies: []bulkhead.Tally{{Key: bulkhead.Key{Kind: "pods", Namespace: "mw-script", Family: "mediawiki-*", Manager: "bulkhead"},
+				Objects: n, Keeps: bulkhead.Keep{Nothing: n}}}}
+	}})
+	if o.minutes(120, some) {
+		t.Errorf("at %s:\n%s", o.now, o.text())
+	}
+}
+
+func ExampleNumber() {
+	fmt.Println(guard.Number(12537), guard.Number(3.7), guard.Duration(230*time.Minute), guard.Duration(4*24*time.Hour+5*time.Hour))
+	// Output: 12,537 3.7 3h50m 4d 5h
+}
