@@ -7,6 +7,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"bulkhead.dev/bulkhead/webhook"
 )
 
 // An admin log is what a team reads to know who did what to production: lines like
@@ -33,11 +35,11 @@ func (o *Options) Check() error {
 // senders are the places that the options name.
 func (o *Options) senders() (out []sender, err error) {
 	if o.Webhook.URL != "" {
-		p, err := newPoster(o.Webhook)
+		p, err := webhook.New(o.Webhook)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, p)
+		out = append(out, poster{p})
 	}
 	if o.AdminLog == "" {
 		return out, nil

@@ -31,6 +31,7 @@ import (
 	"time"
 
 	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/webhook"
 )
 
 // Kind says what happened to a run.
@@ -88,7 +89,7 @@ type Options struct {
 	// Store knows what became of runs while nobody listened.
 	Store Store
 	// Webhook is where each line is posted; its zero value: nowhere.
-	Webhook Webhook
+	Webhook webhook.Webhook
 	// AdminLog is the file that lines are added to, or tcp://HOST:PORT; "": none.
 	AdminLog string
 	// AdminLogAll has all runs in the admin log, also those that did not ask for it.

@@ -22,6 +22,7 @@ import (
 	"bulkhead.dev/bulkhead"
 	"bulkhead.dev/bulkhead/announce"
 	"bulkhead.dev/bulkhead/store/sqlite"
+	"bulkhead.dev/bulkhead/webhook"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -245,10 +246,10 @@ func newReceiver(t *testing.T, answer func(n int, w http.ResponseWriter)) *recei
 	return r
 }
 
-func (r *receiver) hook(t *testing.T, token string) announce.Webhook {
+func (r *receiver) hook(t *testing.T, token string) webhook.Webhook {
 	t.Helper()
 	dir := t.TempDir()
-	w := announce.Webhook{URL: r.URL, TokenFile: filepath.Join(dir, "token"), CAFile: filepath.Join(dir, "ca.crt")}
+	w := webhook.Webhook{URL: r.URL, TokenFile: filepath.Join(dir, "token"), CAFile: filepath.Join(dir, "ca.crt")}
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: r.Certificate().Raw})
 	if err := os.WriteFile(w.CAFile, ca, 0o600); err != nil {
 		t.Fatal(err)
@@ -476,14 +477,14 @@ func TestPlacesThatCannotBeAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, o := range map[string]announce.Options{
-		"a webhook without a host":    {Webhook: announce.Webhook{URL: "chat"}},
-		"a webhook of another kind":   {Webhook: announce.Webhook{URL: "ftp://x/"}},
-		"a token in the clear":        {Webhook: announce.Webhook{URL: "http://chat.example.org/", TokenFile: empty}},
-		"a token that is none":        {Webhook: announce.Webhook{URL: "https://chat.example.org/", TokenFile: empty}},
-		"a CA that is none":           {Webhook: announce.Webhook{URL: "https://chat.example.org/", CAFile: empty}},
+		"a webhook without a host":    {Webhook: webhook.Webhook{URL: "chat"}},
+		"a webhook of another kind":   {Webhook: webhook.Webhook{URL: "ftp://x/"}},
+		"a token in the clear":        {Webhook: webhook.Webhook{URL: "http://chat.example.org/", TokenFile: empty}},
+		"a token that is none":        {Webhook: webhook.Webhook{URL: "https://chat.example.org/", TokenFile: empty}},
+		"a CA that is none":           {Webhook: webhook.Webhook{URL: "https://chat.example.org/", CAFile: empty}},
 		"a bot without a port":        {AdminLog: "tcp://logbot"},
 		"an admin log in no folder":   {AdminLog: "/nonexistent/sal"},
-		"a token file that is absent": {Webhook: announce.Webhook{URL: "https://chat.example.org/", TokenFile: "/nonexistent"}},
+		"a token file that is absent": {Webhook: webhook.Webhook{URL: "https://chat.example.org/", TokenFile: "/nonexistent"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if err := o.Check(); bulkhead.CodeOf(err) != bulkhead.CodeUsage {

@@ -28,11 +28,11 @@ import (
 	"connectrpc.com/connect"
 
 	"bulkhead.dev/bulkhead"
-	"bulkhead.dev/bulkhead/announce"
 	"bulkhead.dev/bulkhead/cmd/bulkhead/cluster"
 	"bulkhead.dev/bulkhead/cmd/bulkhead/serve"
 	"bulkhead.dev/bulkhead/kube"
 	"bulkhead.dev/bulkhead/kube/chart"
+	"bulkhead.dev/bulkhead/webhook"
 )
 
 // serve is `bulkhead serve`.
@@ -40,7 +40,7 @@ func (a *app) serve(ctx context.Context, f *serveFlags) (err error) {
 	o := serve.Options{
 		Listen: f.listen, Names: f.names, Classes: f.classes, Pprof: f.pprof,
 		Announce: serve.Announce{
-			Webhook:  announce.Webhook{URL: f.announce.webhook, TokenFile: f.announce.tokenFile, CAFile: f.announce.ca},
+			Webhook:  webhook.Webhook{URL: f.announce.webhook, TokenFile: f.announce.tokenFile, CAFile: f.announce.ca},
 			AdminLog: f.announce.sal, AdminLogAll: f.announce.all,
 		},
 		Version: version, Log: slog.New(slog.NewTextHandler(a.stderr, nil)),

@@ -6,11 +6,12 @@ import (
 
 	"bulkhead.dev/bulkhead"
 	"bulkhead.dev/bulkhead/announce"
+	"bulkhead.dev/bulkhead/webhook"
 )
 
 // Announce says where the starts and ends of runs are told, besides the log.
 type Announce struct {
-	Webhook announce.Webhook
+	Webhook webhook.Webhook
 	// AdminLog is a file, or tcp://HOST:PORT; "": none.
 	AdminLog string
 	// AdminLogAll tells it of all runs, also those that did not ask for it.
