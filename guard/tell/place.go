@@ -52,6 +52,7 @@ func (p *place) now() (alerts []alert, looked bool) {
 
 const (
 	sendTime   = 10 * time.Second
+	leaveTime  = time.Second // what is under way may take at the end
 	mostPauses = 300 // as long a pause as the first
 	// sayAgain is how often it is logged that a place takes nothing.
 	sayAgain = time.Hour
@@ -96,24 +97,28 @@ func (p *place) run(ctx context.Context) error {
 	}
 }
 
-// tell sends what is due.
+// tell sends what is due. What is under way when ctx ends may come to its end: else it
+// would be told again by the next process.
 func (p *place) tell(ctx context.Context) error {
 	alerts, looked := p.now()
 	if !looked {
 		return nil
 	}
-	notes := p.journal.due(alerts, p.opts.Now(), p.repeat())
+	now := p.opts.Now()
+	notes := p.journal.due(alerts, now, p.repeat())
 	if len(notes) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, sendTime)
+	sending, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendTime)
 	defer cancel()
-	arrived, err := p.send(ctx, notes)
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(leaveTime, cancel) })
+	defer stop()
+	arrived, err := p.send(sending, notes)
 	p.told.WithLabelValues(p.name(), "sent").Add(float64(arrived))
 	if err != nil {
 		p.told.WithLabelValues(p.name(), "failed").Inc()
 	}
-	if jerr := p.journal.arrived(notes[:arrived], p.opts.Now()); err == nil {
+	if jerr := p.journal.arrived(notes[:arrived], now); err == nil {
 		err = jerr
 	}
 	return err
