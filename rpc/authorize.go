@@ -34,8 +34,11 @@ type Authorizer interface {
 // Resource is what a right is about, beside runs.
 type Resource string
 
-// ResourceBrakes is brakes of the group bulkhead.dev.
-const ResourceBrakes Resource = "brakes"
+// The resources, of the group bulkhead.dev.
+const (
+	ResourceBrakes   Resource = "brakes"
+	ResourceFindings Resource = "findings" // of the guard, and its census
+)
 
 // ResourceAuthorizer is an Authorizer that says the same of other resources than runs,
 // in a namespace; "" is the server's own. With one that does not, nobody may.

@@ -58,6 +58,7 @@ type Client struct {
 	opts   ClientOptions
 	runs   bulkheadv1connect.RunServiceClient
 	brakes bulkheadv1connect.BrakeServiceClient
+	guard  bulkheadv1connect.GuardServiceClient
 	isAway atomic.Bool
 }
 
@@ -84,7 +85,8 @@ func NewClient(opts ClientOptions) *Client {
 	opts.URL = strings.TrimRight(opts.URL, "/")
 	with := []connect.ClientOption{connect.WithInterceptors(credentials{opts.Token, opts.Owner}), connect.WithReadMaxBytes(maxMessage)}
 	return &Client{opts: opts, runs: bulkheadv1connect.NewRunServiceClient(opts.HTTP, opts.URL, with...),
-		brakes: bulkheadv1connect.NewBrakeServiceClient(opts.HTTP, opts.URL, with...)}
+		brakes: bulkheadv1connect.NewBrakeServiceClient(opts.HTTP, opts.URL, with...),
+		guard:  bulkheadv1connect.NewGuardServiceClient(opts.HTTP, opts.URL, with...)}
 }
 
 // URL is the server's.

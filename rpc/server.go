@@ -115,6 +115,8 @@ type Options struct {
 	Authorizer Authorizer
 	// Brakes is served, too; nil: there are no brakes.
 	Brakes Brakes
+	// Guard is served, too; nil: there is no guard, and callers are told so.
+	Guard Guard
 	// Agents is served, too; nil: there are no agents.
 	Agents bulkheadv1connect.AgentServiceHandler
 	// Relay is that of Agents. Default: one to which no agent comes.
@@ -180,7 +182,7 @@ func orNumber[N int | int64 | rate.Limit](n, otherwise N) N {
 }
 
 // Server serves the API: an http.Handler for all paths of its services. It
-// implements RunServiceHandler and BrakeServiceHandler.
+// implements RunServiceHandler, BrakeServiceHandler and GuardServiceHandler.
 type Server struct {
 	opts    Options
 	handler http.Handler
@@ -205,6 +207,7 @@ func NewServer(opts Options) *Server {
 	if opts.Brakes != nil {
 		mux.Handle(bulkheadv1connect.NewBrakeServiceHandler(s, s.handlerOptions(maxRequest, s.gate.user, counted{s.gate})...))
 	}
+	mux.Handle(bulkheadv1connect.NewGuardServiceHandler(s, s.handlerOptions(maxRequest, s.gate.user, counted{s.gate})...))
 	if opts.Agents != nil {
 		mux.Handle(bulkheadv1connect.NewAgentServiceHandler(opts.Agents, s.handlerOptions(maxAgentRequest, s.gate.agent)...))
 	}
