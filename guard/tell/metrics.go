@@ -41,7 +41,7 @@ var (
 	objectsDesc  = prometheus.NewDesc("bulkhead_guard_objects", "Objects in the cluster.", []string{"kind"}, nil)
 	rulesDesc    = prometheus.NewDesc("bulkhead_guard_rules", "Rules of network policies: peers x ports.", []string{"kind"}, nil)
 	bytesDesc    = prometheus.NewDesc("bulkhead_guard_bytes", "Bytes of objects, as the API server estimates them.", []string{"kind"}, nil)
-	exactDesc    = prometheus.NewDesc("bulkhead_guard_kind_exact", "1 if every change of a kind is seen, 0 if it is counted roughly or not at all.", []string{"kind"}, nil)
+	missingDesc  = prometheus.NewDesc("bulkhead_guard_kind_missing", "1 if a kind cannot be counted: not permitted, not seen for now; else 0.", []string{"kind"}, nil)
 	familyDesc   = prometheus.NewDesc("bulkhead_guard_family_objects", "Objects of the largest families.", []string{"kind", "namespace", "family"}, nil)
 	familiesDesc = prometheus.NewDesc("bulkhead_guard_families", "Families that were counted.", nil, nil)
 	findingDesc  = prometheus.NewDesc("bulkhead_guard_finding", "Seconds until the growth reaches its first budget, 0 if it has; +Inf if it reaches none.",
@@ -106,7 +106,7 @@ type census struct {
 type kindCount struct {
 	kind                  string
 	objects, rules, bytes int64
-	exact                 bool
+	missing               bool
 }
 
 type familyCount struct {
@@ -134,6 +134,10 @@ func censusOf(c *bulkhead.Census) census {
 	return out
 }
 
+// missing tells what cannot be counted from what is counted roughly on purpose, as
+// events are: the reason of the former says what is not.
+func missing(k bulkhead.KindStatus) bool { return !k.Exact && strings.HasPrefix(k.Reason, "not ") }
+
 func kindsOf(kinds []bulkhead.KindStatus, rules map[string]int64) []kindCount {
 	counts := map[string]kindCount{}
 	for _, k := range kinds {
@@ -141,8 +145,8 @@ func kindsOf(kinds []bulkhead.KindStatus, rules map[string]int64) []kindCount {
 		if _, known := counts[name]; !known && len(counts) >= mostKinds {
 			name = others
 		}
-		sum, known := counts[name]
-		counts[name] = kindCount{name, sum.objects + k.Objects, sum.rules + rules[k.Kind], sum.bytes + k.Bytes, k.Exact && (sum.exact || !known)}
+		sum := counts[name]
+		counts[name] = kindCount{name, sum.objects + k.Objects, sum.rules + rules[k.Kind], sum.bytes + k.Bytes, sum.missing || missing(k)}
 	}
 	out := make([]kindCount, 0, len(counts))
 	for _, k := range counts {
@@ -153,7 +157,7 @@ func kindsOf(kinds []bulkhead.KindStatus, rules map[string]int64) []kindCount {
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{objectsDesc, rulesDesc, bytesDesc, exactDesc, familyDesc, familiesDesc, findingDesc, rulingsDesc, lookDesc} {
+	for _, d := range []*prometheus.Desc{objectsDesc, rulesDesc, bytesDesc, missingDesc, familyDesc, familiesDesc, findingDesc, rulingsDesc, lookDesc} {
 		to <- d
 	}
 	m.told.Describe(to)
@@ -180,7 +184,7 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 		if k.bytes > 0 {
 			gauge(bytesDesc, float64(k.bytes), k.kind)
 		}
-		gauge(exactDesc, map[bool]float64{true: 1}[k.exact], k.kind)
+		gauge(missingDesc, map[bool]float64{true: 1}[k.missing], k.kind)
 	}
 	for _, f := range counts.families {
 		gauge(familyDesc, float64(f.objects), f.kind, f.namespace, f.family)

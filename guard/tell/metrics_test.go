@@ -39,7 +39,7 @@ func TestMetricsSayWhatWasCountedAndFound(t *testing.T) {
 	teller.Tell(tell.Look{
 		Census: bulkhead.Census{
 			Tallies: []bulkhead.Tally{{Key: key("mediawiki-*", "release/*"), Objects: 224, Rules: 20160}, {Key: key("mediawiki-*", ""), Objects: 1, Rules: 3}},
-			Kinds:   []bulkhead.KindStatus{{Kind: "networkpolicies.networking.k8s.io", Objects: 225, Bytes: 4096, Exact: true}, {Kind: "secrets", Reason: "not permitted"}},
+			Kinds:   []bulkhead.KindStatus{{Kind: "networkpolicies.networking.k8s.io", Objects: 225, Bytes: 4096, Exact: true}, {Kind: "secrets", Reason: "not permitted"}, {Kind: "events", Objects: 7, Reason: "counted once a minute, never watched"}},
 		},
 		Findings: []bulkhead.Finding{growth("ab12", bulkhead.Critical), slow, over(growth("ef56", bulkhead.Warning), c.Now())},
 		Rulings:  []bulkhead.Ruling{{Verdict: bulkhead.Verdict{Level: bulkhead.Stop}}},
@@ -59,10 +59,11 @@ bulkhead_guard_family_objects{family="mediawiki-*",kind="networkpolicies.network
 # TYPE bulkhead_guard_finding gauge
 bulkhead_guard_finding{id="ab12",kind="networkpolicies.networking.k8s.io",namespace="mw-script",severity="critical"} 13800
 bulkhead_guard_finding{id="cd34",kind="networkpolicies.networking.k8s.io",namespace="mw-script",severity="notice"} %v
-# HELP bulkhead_guard_kind_exact 1 if every change of a kind is seen, 0 if it is counted roughly or not at all.
-# TYPE bulkhead_guard_kind_exact gauge
-bulkhead_guard_kind_exact{kind="networkpolicies.networking.k8s.io"} 1
-bulkhead_guard_kind_exact{kind="secrets"} 0
+# HELP bulkhead_guard_kind_missing 1 if a kind cannot be counted: not permitted, not seen for now; else 0.
+# TYPE bulkhead_guard_kind_missing gauge
+bulkhead_guard_kind_missing{kind="events"} 0
+bulkhead_guard_kind_missing{kind="networkpolicies.networking.k8s.io"} 0
+bulkhead_guard_kind_missing{kind="secrets"} 1
 # HELP bulkhead_guard_look_timestamp_seconds When the guard last looked and saw something, Unix time; 0: never.
 # TYPE bulkhead_guard_look_timestamp_seconds gauge
 bulkhead_guard_look_timestamp_seconds %v
@@ -72,6 +73,7 @@ bulkhead_guard_looks_total{result="error"} 1
 bulkhead_guard_looks_total{result="ok"} 1
 # HELP bulkhead_guard_objects Objects in the cluster.
 # TYPE bulkhead_guard_objects gauge
+bulkhead_guard_objects{kind="events"} 7
 bulkhead_guard_objects{kind="networkpolicies.networking.k8s.io"} 225
 bulkhead_guard_objects{kind="secrets"} 0
 # HELP bulkhead_guard_rules Rules of network policies: peers x ports.
