@@ -25,6 +25,7 @@ import (
 )
 
 //go:generate sh -c "go run ./crdtemplate <../crd/bulkhead.dev_scriptclasses.yaml >bulkhead/templates/crd.yaml"
+//go:generate sh -c "go run ./ruletemplate <../../guard/tell/rules.yaml >bulkhead/templates/prometheusrule.yaml"
 
 // all: with the file whose name begins with _.
 //
@@ -105,6 +106,20 @@ func Namespace(name string) Object {
 	return Object{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": name, "labels": labels}}
 }
 
+// GuardKinds are the kinds that a guard counts in a cluster unless a value says
+// otherwise, and to which it therefore gets rights.
+func GuardKinds() ([]string, error) {
+	text, err := fs.ReadFile(files, "values.yaml")
+	if err != nil {
+		return nil, err
+	}
+	var values struct{ Guard struct{ Kinds []string } }
+	if err := yaml.Unmarshal(text, &values); err != nil {
+		return nil, fmt.Errorf("values of the chart: %w", err)
+	}
+	return values.Guard.Kinds, nil
+}
+
 // parse reads all templates. Their names are those of their files.
 func parse() (*template.Template, error) {
 	t := template.New("chart")
@@ -141,6 +156,13 @@ func functions(t *template.Template) template.FuncMap {
 			}
 			return otherwise
 		},
+		"regexReplaceAll": func(regex, s, with string) (string, error) {
+			re, err := regexp.Compile(regex)
+			if err != nil {
+				return "", err
+			}
+			return re.ReplaceAllString(s, with), nil
+		},
 		"nindent": func(spaces int, s string) string {
 			indent := "\n" + strings.Repeat(" ", spaces)
 			return indent + strings.ReplaceAll(s, "\n", indent)
@@ -172,7 +194,7 @@ func read(text string) ([]Object, error) {
 // kinds are in the order of their application. A pod has the addresses of those
 // Services in its environment that were there before it.
 var kinds = []string{"Namespace", "CustomResourceDefinition", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding",
-	"ConfigMap", "PersistentVolumeClaim", "NetworkPolicy", "Service", "Deployment"}
+	"ConfigMap", "PersistentVolumeClaim", "NetworkPolicy", "Service", "Deployment", "PrometheusRule"}
 
 func rank(o Object) int {
 	kind, _ := o["kind"].(string)

@@ -16,6 +16,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/guard/census"
+	"bulkhead.dev/bulkhead/guard/tell"
 	"bulkhead.dev/bulkhead/kube"
 	"bulkhead.dev/bulkhead/kube/chart"
 	"bulkhead.dev/bulkhead/lab"
@@ -44,6 +46,16 @@ tolerations: [{key: a, operator: Exists, effect: NoSchedule}]
 resources: {limits: {memory: 1Gi, cpu: 2}}
 extraArgs: ["--pprof=localhost:6060", "--name=quo\"ted"]
 connect: {groups: [system:authenticated, "oidc: people"]}`,
+	"a guard": "guard: {enabled: true}",
+	"a guard of few kinds that tells much": `
+guard:
+  enabled: true
+  kinds: [pods, foos.a.example.org]
+  budgets: ["networkpolicies=1000", 'configmaps@mw-script=500']
+  events: false
+  agents: prometheus=http://prometheus.example.org:9090
+  webhook: {url: "https://alerts.example.org/hook?a=b", tokenSecret: hook}
+  prometheusRule: {enabled: true, labels: {release: "kube: prometheus", "on": "true"}}`,
 	"nothing of the cluster's": "{userRoles: false, crd: {install: false}, networkPolicy: {enabled: true}, resources: null, tolerations: null}",
 }
 
@@ -274,6 +286,66 @@ func TestTheServerHasTheRightsThatItNeedsAndNoOthers(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestAGuardGetsTheRightsToWhatItCountsAndNoOthers(t *testing.T) {
+	kinds, err := chart.GuardKinds()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := append(slices.DeleteFunc(slices.Clone(census.BuiltIn), func(k string) bool { return k == "secrets" }), "events")
+	if diff := cmp.Diff(want, kinds); diff != "" {
+		t.Errorf("kinds that multiply, without Secrets (-), and those of the chart (+):\n%s", diff)
+	}
+	all := objects(t, "ship", choices["a guard"])
+	role := as[rbacv1.ClusterRole](t, all, "ClusterRole /bulkhead-server-ship-guard")
+	if diff := cmp.Diff(single(append(tell.Rights(kinds), tell.EventRules()...)), single(role.Rules)); diff != "" {
+		t.Errorf("of package tell (-) and the chart (+):\n%s", diff)
+	}
+	role = as[rbacv1.ClusterRole](t, objects(t, "ship", choices["a guard of few kinds that tells much"]), "ClusterRole /bulkhead-server-ship-guard")
+	if diff := cmp.Diff(single(tell.Rights([]string{"pods", "foos.a.example.org"})), single(role.Rules)); diff != "" {
+		t.Errorf("of package tell (-) and the chart (+):\n%s", diff)
+	}
+	for _, o := range objects(t, "ship", "") {
+		if strings.Contains(nameOf(o), "guard") {
+			t.Errorf("without a guard there is %s", nameOf(o))
+		}
+	}
+}
+
+// single are the rights of rules, one by one.
+func single(rules []rbacv1.PolicyRule) (all []string) {
+	for _, r := range rules {
+		for _, verb := range r.Verbs {
+			for _, url := range r.NonResourceURLs {
+				all = append(all, verb+" "+url)
+			}
+			for _, group := range r.APIGroups {
+				for _, resource := range r.Resources {
+					all = append(all, verb+" "+resource+"."+group)
+				}
+			}
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+func TestThePrometheusRuleIsTheTestedOne(t *testing.T) {
+	var want struct{ Groups any }
+	if err := yaml.Unmarshal(tell.Rules, &want); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range objects(t, "ship", choices["a guard of few kinds that tells much"]) {
+		if o["kind"] != "PrometheusRule" {
+			continue
+		}
+		if diff := cmp.Diff(map[string]any{"groups": want.Groups}, o["spec"]); diff != "" {
+			t.Errorf("go generate ./kube/... was not run (-want +got):\n%s", diff)
+		}
+		return
+	}
+	t.Error("there is none")
 }
 
 func TestTheDefinitionIsTheControllers(t *testing.T) {

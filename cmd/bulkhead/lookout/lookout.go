@@ -1,0 +1,310 @@
+// Package lookout is the wiring of the guard: the census of a cluster, the history of
+// it, what is found in both, and who is told. `bulkhead guard` is one by itself, and a
+// server has one if it is started with --guard.
+//
+//	census.Run ──► Snapshot ──► guard.Step, once a minute ──► findings, rulings
+//	                                 │                            │
+//	                           history, guard.db            tell: metrics, Events, webhook
+//	                                                        Looked: who has started it
+package lookout
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/client-go/rest"
+
+	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/guard"
+	"bulkhead.dev/bulkhead/guard/census"
+	"bulkhead.dev/bulkhead/guard/tell"
+	"bulkhead.dev/bulkhead/store/history"
+)
+
+// Options of New. Config and State are required.
+type Options struct {
+	// Config leads to the cluster.
+	Config *rest.Config
+	// State is the folder of the history.
+	State string
+	// Census says what is counted. Its Log and Now are ours.
+	Census census.Options
+	// Budgets are those that count. Default: budget.Defaults.
+	Budgets []bulkhead.Budget
+	// Tell says who is told. Its State, Now and Log are ours.
+	Tell tell.Options
+	// Events are made, with Tell.Events, whose Config is ours.
+	Events bool
+	// Every is how often it looks. Default: a minute.
+	Every time.Duration
+	// Now is the clock. Default: time.Now.
+	Now func() time.Time
+	// Log is told what happens. Default: slog.Default.
+	Log *slog.Logger
+	// Looked is called after each look that saw something. It must not wait. Default:
+	// nobody is told.
+	Looked func(changes []Change, rulings []bulkhead.Ruling)
+}
+
+// Change is what has become of a finding since the look before.
+type Change struct {
+	What    What             `json:"event"`
+	At      time.Time        `json:"at"`
+	Finding bulkhead.Finding `json:"finding"`
+}
+
+// What has become of a finding.
+type What string
+
+// The changes. Changed is another severity.
+const (
+	Opened  What = "opened"
+	Changed What = "changed"
+	Ended   What = "ended"
+)
+
+const (
+	// firstLook is how often it is tried to look before there was something to see.
+	firstLook = time.Second
+	// endedFor is how long findings that have ended are shown, and mostEnded how many.
+	endedFor  = time.Hour
+	mostEnded = 50
+)
+
+// Lookout watches a cluster. Create it with New, end it with Close; its methods may be
+// called from any goroutine.
+type Lookout struct {
+	opts     Options
+	census   *census.Census
+	history  *history.Store
+	guard    *guard.Guard
+	teller   *tell.Teller
+	requests tell.Requests
+
+	mu     sync.Mutex
+	looked time.Time
+	open   map[string]bulkhead.Finding
+	ended  []bulkhead.Finding // the last one first
+	said   string             // the trouble that was logged last
+	kinds  map[string]string  // the reasons that were logged, by kind
+}
+
+// New opens the history and checks the options. It asks nothing of the cluster yet.
+func New(o Options) (_ *Lookout, err error) {
+	o.defaults()
+	l := &Lookout{opts: o, requests: tell.NewRequests(), open: map[string]bulkhead.Finding{}, kinds: map[string]string{}}
+	config := rest.CopyConfig(o.Config)
+	config.Wrap(l.requests.Wrap)
+	if l.census, err = census.New(config, o.Census); err != nil {
+		return nil, err
+	}
+	if o.Events {
+		events := tell.Events{}
+		if o.Tell.Events != nil {
+			events = *o.Tell.Events
+		}
+		events.Config = config
+		o.Tell.Events = &events
+	}
+	if l.teller, err = tell.New(o.Tell); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(o.State, 0o700); err != nil {
+		return nil, fmt.Errorf("make the state folder: %w", err)
+	}
+	if l.history, err = history.Open(filepath.Join(o.State, history.Name)); err != nil {
+		return nil, err
+	}
+	l.guard = guard.New(guard.Options{Snapshot: l.census.Snapshot, History: l.history, Budgets: o.Budgets, Now: o.Now})
+	return l, nil
+}
+
+func (o *Options) defaults() {
+	if o.Every == 0 {
+		o.Every = time.Minute
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	if o.Looked == nil {
+		o.Looked = func([]Change, []bulkhead.Ruling) {}
+	}
+	o.Census.Log, o.Census.Now = o.Log, o.Now
+	o.Tell.State, o.Tell.Log, o.Tell.Now = o.State, o.Log, o.Now
+}
+
+// Alone reports whether no other guard writes the history.
+func (l *Lookout) Alone() bool { return l.history.Writes() }
+
+// Collectors are the metrics.
+func (l *Lookout) Collectors() []prometheus.Collector {
+	return []prometheus.Collector{l.teller.Collector(), l.requests}
+}
+
+// Close closes the history.
+func (l *Lookout) Close() error { return l.history.Close() }
+
+// Run watches until ctx ends.
+func (l *Lookout) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var parts sync.WaitGroup
+	errs := make(chan error, 2)
+	for _, part := range []func(context.Context) error{l.census.Run, l.teller.Run} {
+		parts.Go(func() {
+			if err := part(ctx); err != nil && ctx.Err() == nil {
+				errs <- err
+				cancel() // a guard that lacks a part should not look as if it had all
+			}
+		})
+	}
+	l.lookAgainAndAgain(ctx)
+	parts.Wait()
+	close(errs)
+	return <-errs
+}
+
+func (l *Lookout) lookAgainAndAgain(ctx context.Context) {
+	timer := time.NewTimer(firstLook)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return
+		}
+		next := l.opts.Every
+		if !l.look(ctx) {
+			next = min(firstLook, next)
+		}
+		timer.Reset(next)
+	}
+}
+
+// look is one look. It reports whether there was anything to see.
+func (l *Lookout) look(ctx context.Context) bool {
+	seen := l.census.Snapshot()
+	if seen.At.IsZero() {
+		return false
+	}
+	began := time.Now() // the time it takes is real, whatever the clock says
+	err := l.guard.Step(ctx)
+	if ctx.Err() != nil {
+		return true
+	}
+	now := l.opts.Now()
+	l.sayKinds(seen.Kinds)
+	l.sayTrouble(err)
+	changes := l.compare(l.guard.Findings(), now)
+	all, _ := l.Findings()
+	// That the history cannot be kept is told, and what was seen all the same counts.
+	l.teller.Tell(tell.Look{Census: seen, Findings: all, Rulings: l.guard.Rulings(), Took: time.Since(began)})
+	l.opts.Looked(changes, l.guard.Rulings())
+	return true
+}
+
+// compare notes what has become of findings.
+func (l *Lookout) compare(open []bulkhead.Finding, now time.Time) (changes []Change) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.looked = now
+	before := l.open
+	l.open = make(map[string]bulkhead.Finding, len(open))
+	for _, f := range open {
+		l.open[f.ID] = f
+		switch old, known := before[f.ID]; {
+		case !known:
+			changes = append(changes, Change{Opened, now, f})
+		case old.Severity != f.Severity:
+			changes = append(changes, Change{Changed, now, f})
+		}
+		delete(before, f.ID)
+		l.ended = slices.DeleteFunc(l.ended, func(e bulkhead.Finding) bool { return e.ID == f.ID })
+	}
+	for _, f := range before {
+		f.Ended = cmp.Or(f.Ended, now)
+		changes = append(changes, Change{Ended, now, f})
+		l.ended = append([]bulkhead.Finding{f}, l.ended...)
+	}
+	l.ended = slices.DeleteFunc(l.ended, func(f bulkhead.Finding) bool { return now.Sub(f.Ended) > endedFor })
+	l.ended = l.ended[:min(len(l.ended), mostEnded)]
+	slices.SortStableFunc(changes, func(a, b Change) int {
+		return cmp.Or(strings.Compare(string(a.What), string(b.What)), strings.Compare(a.Finding.ID, b.Finding.ID))
+	})
+	return changes
+}
+
+// Findings are those that go on, the worst first, and those that have ended in the last
+// hour; looked is when it looked last, zero if it has not yet.
+func (l *Lookout) Findings() (findings []bulkhead.Finding, looked time.Time) {
+	findings = l.guard.Findings()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append(findings, l.ended...), l.looked
+}
+
+// Census is what is counted now.
+func (l *Lookout) Census() bulkhead.Census { return l.census.Snapshot() }
+
+// Rulings are verdicts about Bulkhead's own work.
+func (l *Lookout) Rulings() []bulkhead.Ruling { return l.guard.Rulings() }
+
+// sayKinds logs which kinds are not counted exactly, each reason once.
+func (l *Lookout) sayKinds(kinds []bulkhead.KindStatus) {
+	l.mu.Lock()
+	first := l.looked.IsZero()
+	l.mu.Unlock()
+	var exact []string
+	now := make(map[string]string, len(kinds))
+	for _, k := range kinds {
+		if now[k.Kind] = k.Reason; k.Exact {
+			exact = append(exact, k.Kind)
+		}
+	}
+	if first {
+		l.opts.Log.Info("watching", "kinds", strings.Join(exact, " "), "state", l.opts.State)
+	}
+	denied := false
+	for _, k := range kinds {
+		if l.kinds[k.Kind] == k.Reason || !strings.HasPrefix(k.Reason, "not ") {
+			continue
+		}
+		l.opts.Log.Warn("a kind is not counted", "kind", k.Kind, "reason", k.Reason)
+		denied = denied || strings.HasPrefix(k.Reason, "not permitted")
+	}
+	if denied {
+		l.opts.Log.Warn("rights are missing: bulkhead guard rbac prints those that a guard needs")
+	}
+	l.kinds = now
+}
+
+// sayTrouble logs what keeps the guard from its work, once.
+func (l *Lookout) sayTrouble(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	switch {
+	case text == l.said:
+	case errors.Is(err, history.ErrOther):
+		l.opts.Log.Warn("another guard writes the history: what this one sees is kept in memory only", "state", l.opts.State)
+	case err != nil:
+		l.opts.Log.Warn("what is seen is kept in memory only", "error", err)
+	default:
+		l.opts.Log.Info("what is seen is kept again")
+	}
+	l.said = text
+}
