@@ -1,15 +1,158 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"fmt"
+	"time"
 
-// guardCmd is what there is to do about objects that multiply.
-func (a *app) guardCmd() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "guard",
-		Short: "Do something about objects that multiply in a cluster",
-		Args:  unknownCommand,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	"github.com/spf13/cobra"
+
+	"bulkhead.dev/bulkhead/plan"
+)
+
+// watchFlags say what a guard counts, what is too much, and who is told. The guard
+// alone and that of a server have them, the latter with a prefix.
+type watchFlags struct {
+	kinds, namespaces      []string
+	metricsOnly, events    bool
+	budgetFile             string
+	budgets                []string
+	agents, every          string
+	speed                  float64
+	webhook, tokenFile, ca string
+}
+
+// define gives a command the flags.
+func (f *watchFlags) define(cmd *cobra.Command, prefix string) {
+	fl := cmd.Flags()
+	fl.StringArrayVar(&f.kinds, prefix+"kinds", nil, "`KIND` to leave out (-events) or to count, too (+foos.example.org); -* leaves out what is not on; repeat")
+	fl.BoolVar(&f.metricsOnly, prefix+"metrics-only", false, "watch nothing: read the API server's own counts, which know no namespace and no family")
+	fl.StringVar(&f.budgetFile, prefix+"budgets", "", "YAML `file` with budgets that come before the defaults")
+	fl.StringArrayVar(&f.budgets, prefix+"budget", nil, "`KIND=LIMIT`, for example networkpolicies=1000 or configmaps@mw-script=500; repeat")
+	fl.StringVar(&f.agents, prefix+"agents", "off", "how memory of agents is measured: `prometheus=URL`, kubelets or off")
+	fl.StringVar(&f.every, prefix+"every", "1m", "how often it looks at what was counted")
+	fl.Float64Var(&f.speed, prefix+"speed", 1, "to try it out: time runs so many times as fast for the guard")
+	fl.BoolVar(&f.events, prefix+"events", false, "make an Event of each finding, in the namespace where it grows")
+	fl.StringVar(&f.webhook, prefix+"webhook", "", "`URL` to post findings to, as Alertmanager does")
+	fl.StringVar(&f.tokenFile, prefix+"webhook-token-file", "", "`file` with a token for the webhook, or with a header NAME: VALUE")
+	fl.StringVar(&f.ca, prefix+"webhook-ca", "", "`file` with the certificates that may have signed the webhook's (default: the system's)")
+	completeNoFiles(cmd, prefix+"kinds", prefix+"budget", prefix+"every", prefix+"webhook")
+	completeFlag(cmd, prefix+"agents", "off", "kubelets", "prometheus=")
+	// They fail only for flags that the command has not got.
+	_ = fl.MarkHidden(prefix + "speed")
+	_ = cmd.MarkFlagFilename(prefix+"budgets", "yaml", "yml", "json")
+}
+
+// check refuses flags that go with others.
+func (f *watchFlags) check(prefix string) (every time.Duration, err error) {
+	if f.webhook == "" && (f.tokenFile != "" || f.ca != "") {
+		return 0, usage("give that, too", "--%swebhook-token-file and --%[1]swebhook-ca are of use with --%[1]swebhook only", prefix)
 	}
-	cmd.AddCommand(a.guardCleanCommand(), a.guardQuotaCommand())
+	if every, err = plan.ParseDuration(f.every); err != nil {
+		return 0, fmt.Errorf("--%severy: %w", prefix, err)
+	}
+	const least, most = time.Second, time.Hour
+	if every < least || every > most {
+		return 0, usage("growth is a matter of minutes", "--%severy %s is not between %s and %s", prefix, f.every, least, most)
+	}
+	if !(f.speed >= 1 && f.speed <= 1000) { // NaN, too
+		return 0, usage("", "--%sspeed %v is not between 1 and 1000", prefix, f.speed)
+	}
+	return every, nil
+}
+
+// guardWatchFlags is the command line of guard.
+type guardWatchFlags struct {
+	watchFlags
+
+	kubeconfig, listen string
+	out                outputFlag
+}
+
+func (a *app) guardCmd() *cobra.Command {
+	f := &guardWatchFlags{}
+	cmd := &cobra.Command{
+		Use:        "guard",
+		SuggestFor: []string{"watch", "monitor", "census"},
+		Short:      "Watch a cluster for objects that multiply, and say who, why and when it will hurt",
+		Long: `Watch a cluster for objects that multiply, whoever makes them: say what, since when,
+made by which client, for whom, and when which budget is reached. It reads metadata
+only, changes nothing, and needs no server: where kubectl works, it works.
+
+It stays in the foreground and writes findings to standard output when they open,
+change their severity or end, as bulkhead why shows them; with -o json one object a
+line: event (opened, changed, ended), at, finding. Standard error says what is
+watched, and which rights are missing; bulkhead guard rbac prints those that a guard
+needs. What was counted is kept in the state folder, 30 days back, so that a restart
+forgets nothing; bulkhead why reads it there. Two guards of one cluster, each with a
+state folder of its own, are told as one.
+
+--listen serves /metrics, with alert rules from bulkhead guard rules, and /healthz.
+As part of a server, bulkhead serve --guard, it also holds back the server's runs
+while something multiplies.`,
+		Example: `  bulkhead guard
+  bulkhead guard --kube-context prod --kinds -secrets --listen 127.0.0.1:9095
+  bulkhead guard --metrics-only --budget networkpolicies=1000 -o json
+  bulkhead guard --events --webhook https://alerts.example.org/hook --webhook-token-file hook.token`,
+		Args: unknownCommand,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			every, err := f.check("")
+			if err != nil {
+				return err
+			}
+			return a.guardWatch(cmd.Context(), f, every)
+		},
+	}
+	f.define(cmd, "")
+	fl := cmd.Flags()
+	fl.StringVar(&f.kubeconfig, "kubeconfig", "", "`file` that says how to reach the cluster (default $KUBECONFIG, else ~/.kube/config, else the pod's own)")
+	fl.StringArrayVarP(&f.namespaces, "namespace", "n", nil, "look at this `namespace` only, where all is not permitted; repeat")
+	fl.StringVar(&f.listen, "listen", "", "`address` for /metrics and /healthz, for example 127.0.0.1:9095 (default: none)")
+	outputVar(cmd, &f.out, "text or json")
+	completeNoFiles(cmd, "namespace", "listen")
+	cmd.AddCommand(a.guardCleanCommand(), a.guardQuotaCommand(), a.guardRulesCommand(), a.guardRBACCommand())
+	return cmd
+}
+
+func (a *app) guardRulesCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "rules",
+		Short: "Print the alert rules for what a guard measures",
+		Long: `Print the alert rules for what a guard measures, with a runbook each: a rule file of
+Prometheus. The chart has the same as a PrometheusRule (guard.prometheusRule).`,
+		Example: "  bulkhead guard rules >/etc/prometheus/rules/bulkhead.yaml",
+		Args:    exactly(),
+		RunE:    func(*cobra.Command, []string) error { return a.guardRules() },
+	}
+}
+
+// guardRBACFlags is the command line of guard rbac.
+type guardRBACFlags struct {
+	kinds          []string
+	events, agents bool
+	name           string
+}
+
+func (a *app) guardRBACCommand() *cobra.Command {
+	f := &guardRBACFlags{}
+	cmd := &cobra.Command{
+		Use:   "rbac",
+		Short: "Print the ClusterRole that a guard needs",
+		Long: `Print the ClusterRole that a guard needs: to list and watch the kinds that it
+counts, and to read the API server's metrics.
+
+It asks for metadata only, but RBAC cannot say so: who may list Secrets may read
+them. So Secrets are not among the kinds here unless you add them, and custom
+resources, whose groups nobody can know before, have to be added by name, too.`,
+		Example: `  bulkhead guard rbac | kubectl apply -f -
+  bulkhead guard rbac --kinds +secrets --kinds +workflows.argoproj.io --events`,
+		Args: exactly(),
+		RunE: func(*cobra.Command, []string) error { return a.guardRBAC(f) },
+	}
+	fl := cmd.Flags()
+	fl.StringArrayVar(&f.kinds, "kinds", nil, "`KIND` to leave out (-events) or to count, too (+foos.example.org); repeat")
+	fl.BoolVar(&f.events, "events", false, "the right to make Events, too")
+	fl.BoolVar(&f.agents, "agents", false, "the right to measure agents by way of the kubelets, too")
+	fl.StringVar(&f.name, "name", "bulkhead-guard", "`name` of the ClusterRole")
+	completeNoFiles(cmd, "kinds", "name")
 	return cmd
 }

@@ -13,6 +13,7 @@ import (
 	_ "embed"
 	"os"
 	"slices"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -24,7 +25,7 @@ import (
 var whole []byte
 
 // serve is `bulkhead serve`, of the whole program.
-func (a *app) serve(context.Context, *serveFlags) error { return becomeWhole() }
+func (a *app) serve(context.Context, *serveFlags, time.Duration) error { return becomeWhole() }
 
 // classFrom is `bulkhead class from`, of the whole program.
 func (a *app) classFrom(context.Context, string, *classFromFlags) error { return becomeWhole() }
@@ -54,6 +55,14 @@ func (a *app) guardQuota(context.Context, *guardQuotaFlags) error   { return bec
 func (a *app) whyLook(context.Context, *serverAddress) (answer, error) {
 	return answer{}, becomeWhole()
 }
+
+// guardWatch, guardRules and guardRBAC are `bulkhead guard` and its guard rules and
+// guard rbac, of the whole program.
+func (a *app) guardWatch(context.Context, *guardWatchFlags, time.Duration) error {
+	return becomeWhole()
+}
+func (a *app) guardRules() error               { return becomeWhole() }
+func (a *app) guardRBAC(*guardRBACFlags) error { return becomeWhole() }
 
 // becomeWhole returns only if it cannot.
 func becomeWhole() error { return packed.Exec(whole, arguments, os.Environ()) }

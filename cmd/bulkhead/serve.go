@@ -5,8 +5,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"bulkhead.dev/bulkhead/rpc"
 )
@@ -23,6 +25,9 @@ type serveFlags struct {
 	podsPerSecond                                    float64
 
 	announce announceFlags
+
+	guard bool
+	watch watchFlags // of the guard
 }
 
 // announceFlags say where starts and ends of runs are told.
@@ -39,6 +44,25 @@ func (f *announceFlags) define(cmd *cobra.Command) {
 	fl.StringVar(&f.sal, "announce-sal", "", "server admin log: a `file` to add to, or tcp://HOST:PORT of a bot; gets the runs with --announce")
 	fl.BoolVar(&f.all, "announce-sal-all", false, "write all runs into the admin log")
 	completeNoFiles(cmd, "announce-webhook")
+}
+
+// guardPrefix is that of the guard's flags.
+const guardPrefix = "guard-"
+
+// checkGuard refuses flags of a guard that there is not, or for which there is no cluster.
+func (f *serveFlags) checkGuard(cmd *cobra.Command) (every time.Duration, err error) {
+	if f.guard {
+		if !f.kubernetes {
+			return 0, usage("without one, run `bulkhead guard` beside the server", "--guard watches the cluster of --kubernetes, which is not given")
+		}
+		return f.watch.check(guardPrefix)
+	}
+	cmd.Flags().Visit(func(flag *pflag.Flag) {
+		if strings.HasPrefix(flag.Name, guardPrefix) {
+			err = usage("give that, too", "--%s is of use with --guard only", flag.Name)
+		}
+	})
+	return 0, err
 }
 
 // clusterFlags are those that say something of the cluster.
@@ -63,6 +87,9 @@ who its users are and what they may do (RBAC on runs.bulkhead.dev in the namespa
 of a class), and agents are worker pods with tokens of the cluster; the token in
 the state folder is an administrator's, which works when the cluster does not.
 
+With --guard it also watches its cluster for objects that multiply, whoever makes
+them, and holds back runs while something does: docs/guard.md, bulkhead why.
+
 Without authentication it answers /livez, /readyz (503 until it is the server of
 its state folder) and /metrics. Its log has a line for each run that starts and
 ends; --announce-webhook and --announce-sal tell others. A second server of the same state folder waits
@@ -72,7 +99,8 @@ agents, which bring what became of them to the next server.`,
   bulkhead serve --kubernetes --name bulkhead.bulkhead.svc \
     --worker-image registry.example/bulkhead --worker-url https://bulkhead.bulkhead.svc:8443
   bulkhead serve --classes classes.yaml --announce-sal tcp://logbot.example.org:9200 \
-    --announce-webhook https://chat.example.org/hooks --announce-webhook-token-file hook.token`,
+    --announce-webhook https://chat.example.org/hooks --announce-webhook-token-file hook.token
+  bulkhead serve --kubernetes --guard --guard-kinds -secrets --guard-events`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			for _, name := range clusterFlags {
@@ -83,7 +111,11 @@ agents, which bring what became of them to the next server.`,
 			if f.announce.webhook == "" && (f.announce.tokenFile != "" || f.announce.ca != "") {
 				return usage("give that, too", "--announce-webhook-token-file and --announce-webhook-ca are of use with --announce-webhook only")
 			}
-			return a.serve(cmd.Context(), f)
+			every, err := f.checkGuard(cmd)
+			if err != nil {
+				return err
+			}
+			return a.serve(cmd.Context(), f, every)
 		},
 	}
 	fl := cmd.Flags()
@@ -100,6 +132,8 @@ agents, which bring what became of them to the next server.`,
 	fl.StringVar(&f.url, "worker-url", "", "`URL` by which worker pods reach this server (default: the address of Service bulkhead, in a pod)")
 	fl.Float64Var(&f.podsPerSecond, "pods-per-second", 5, "worker pods started per second, of all classes together")
 	f.announce.define(cmd)
+	fl.BoolVar(&f.guard, "guard", false, "watch the cluster for objects that multiply, and hold back runs while something does")
+	f.watch.define(cmd, guardPrefix)
 	completeNoFiles(cmd, "listen", "name", "pprof", "namespace", "own-namespace", "worker-image", "worker-url", "pods-per-second")
 	completeFlag(cmd, "worker-image-pull-policy", "Always", "IfNotPresent", "Never")
 	return cmd

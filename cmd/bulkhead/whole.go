@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -36,7 +37,7 @@ import (
 )
 
 // serve is `bulkhead serve`.
-func (a *app) serve(ctx context.Context, f *serveFlags) (err error) {
+func (a *app) serve(ctx context.Context, f *serveFlags, every time.Duration) (err error) {
 	o := serve.Options{
 		Listen: f.listen, Names: f.names, Classes: f.classes, Pprof: f.pprof,
 		Announce: serve.Announce{
@@ -52,6 +53,11 @@ func (a *app) serve(ctx context.Context, f *serveFlags) (err error) {
 		o.Cluster = &serve.Cluster{
 			Kubeconfig: f.kubeconfig, Namespaces: f.namespaces, OwnNamespace: f.ownNamespace, Image: f.image, PullPolicy: f.pullPolicy,
 			URL: f.url, PodsPerSecond: f.podsPerSecond,
+		}
+	}
+	if f.guard {
+		if o.Guard, err = f.watch.lookout(every); err != nil {
+			return err
 		}
 	}
 	// Linux names a process after its file, and this may be one without a name.

@@ -37,18 +37,19 @@ type Options struct {
 	Config *rest.Config
 	// State is the folder of the history.
 	State string
-	// Census says what is counted. Its Log and Now are ours.
+	// Census says what is counted. Its Log and Now are New's.
 	Census census.Options
 	// Budgets are those that count. Default: budget.Defaults.
 	Budgets []bulkhead.Budget
-	// Tell says who is told. Its State, Now and Log are ours.
+	// Tell says who is told. Its State, Now and Log are New's.
 	Tell tell.Options
-	// Events are made, with Tell.Events, whose Config is ours.
+	// Events are made, with Tell.Events, whose Config is New's.
 	Events bool
 	// Every is how often it looks. Default: a minute.
 	Every time.Duration
-	// Now is the clock. Default: time.Now.
-	Now func() time.Time
+	// Speed makes its time run so many times as fast, to try it out: growth of hours
+	// is found in minutes then. Default: 1.
+	Speed float64
 	// Log is told what happens. Default: slog.Default.
 	Log *slog.Logger
 	// Looked is called after each look that saw something. It must not wait. Default:
@@ -91,18 +92,21 @@ type Lookout struct {
 	teller   *tell.Teller
 	requests tell.Requests
 
+	// Of the goroutine that looks.
+	began   bool              // it was logged what is watched
+	said    string            // the trouble that was logged last
+	reasons map[string]string // that were logged, by kind
+
 	mu     sync.Mutex
 	looked time.Time
 	open   map[string]bulkhead.Finding
 	ended  []bulkhead.Finding // the last one first
-	said   string             // the trouble that was logged last
-	kinds  map[string]string  // the reasons that were logged, by kind
 }
 
 // New opens the history and checks the options. It asks nothing of the cluster yet.
 func New(o Options) (_ *Lookout, err error) {
 	o.defaults()
-	l := &Lookout{opts: o, requests: tell.NewRequests(), open: map[string]bulkhead.Finding{}, kinds: map[string]string{}}
+	l := &Lookout{opts: o, requests: tell.NewRequests(), open: map[string]bulkhead.Finding{}}
 	config := rest.CopyConfig(o.Config)
 	config.Wrap(l.requests.Wrap)
 	if l.census, err = census.New(config, o.Census); err != nil {
@@ -125,7 +129,7 @@ func New(o Options) (_ *Lookout, err error) {
 	if l.history, err = history.Open(filepath.Join(o.State, history.Name)); err != nil {
 		return nil, err
 	}
-	l.guard = guard.New(guard.Options{Snapshot: l.census.Snapshot, History: l.history, Budgets: o.Budgets, Now: o.Now})
+	l.guard = guard.New(guard.Options{Snapshot: l.census.Snapshot, History: l.history, Budgets: o.Budgets, Now: o.Tell.Now})
 	return l, nil
 }
 
@@ -133,17 +137,26 @@ func (o *Options) defaults() {
 	if o.Every == 0 {
 		o.Every = time.Minute
 	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
 	if o.Looked == nil {
 		o.Looked = func([]Change, []bulkhead.Ruling) {}
 	}
-	o.Census.Log, o.Census.Now = o.Log, o.Now
-	o.Tell.State, o.Tell.Log, o.Tell.Now = o.State, o.Log, o.Now
+	now := o.clock()
+	o.Census.Log, o.Census.Now = o.Log, now
+	o.Tell.State, o.Tell.Log, o.Tell.Now = o.State, o.Log, now
+}
+
+// clock is the time of the guard.
+func (o *Options) clock() func() time.Time {
+	if o.Speed == 0 || o.Speed == 1 {
+		return time.Now
+	}
+	began := time.Now()
+	return func() time.Time {
+		return began.Add(time.Duration(float64(time.Since(began)) * o.Speed)).Round(0)
+	}
 }
 
 // Alone reports whether no other guard writes the history.
@@ -205,7 +218,7 @@ func (l *Lookout) look(ctx context.Context) bool {
 	if ctx.Err() != nil {
 		return true
 	}
-	now := l.opts.Now()
+	now := l.opts.Tell.Now()
 	l.sayKinds(seen.Kinds)
 	l.sayTrouble(err)
 	changes := l.compare(l.guard.Findings(), now)
@@ -262,33 +275,35 @@ func (l *Lookout) Census() bulkhead.Census { return l.census.Snapshot() }
 // Rulings are verdicts about Bulkhead's own work.
 func (l *Lookout) Rulings() []bulkhead.Ruling { return l.guard.Rulings() }
 
-// sayKinds logs which kinds are not counted exactly, each reason once.
+// notYet begins the reason of a kind whose first list goes on.
+const notYet = "not counted yet"
+
+// sayKinds logs what is watched, once, and which kinds cannot be counted, each reason
+// once.
 func (l *Lookout) sayKinds(kinds []bulkhead.KindStatus) {
-	l.mu.Lock()
-	first := l.looked.IsZero()
-	l.mu.Unlock()
 	var exact []string
-	now := make(map[string]string, len(kinds))
+	reasons := make(map[string]string, len(kinds))
+	complete, denied := true, false
 	for _, k := range kinds {
-		if now[k.Kind] = k.Reason; k.Exact {
+		if k.Exact {
 			exact = append(exact, k.Kind)
 		}
-	}
-	if first {
-		l.opts.Log.Info("watching", "kinds", strings.Join(exact, " "), "state", l.opts.State)
-	}
-	denied := false
-	for _, k := range kinds {
-		if l.kinds[k.Kind] == k.Reason || !strings.HasPrefix(k.Reason, "not ") {
-			continue
+		switch reasons[k.Kind] = k.Reason; {
+		case strings.HasPrefix(k.Reason, notYet):
+			complete = false
+		case strings.HasPrefix(k.Reason, "not ") && l.reasons[k.Kind] != k.Reason:
+			l.opts.Log.Warn("a kind cannot be counted", "kind", k.Kind, "reason", k.Reason)
+			denied = denied || strings.HasPrefix(k.Reason, "not permitted")
 		}
-		l.opts.Log.Warn("a kind is not counted", "kind", k.Kind, "reason", k.Reason)
-		denied = denied || strings.HasPrefix(k.Reason, "not permitted")
 	}
 	if denied {
-		l.opts.Log.Warn("rights are missing: bulkhead guard rbac prints those that a guard needs")
+		l.opts.Log.Warn("rights are missing; bulkhead guard rbac prints those that a guard needs")
 	}
-	l.kinds = now
+	l.reasons = reasons
+	if !l.began && complete {
+		l.began = true
+		l.opts.Log.Info("watching", "kinds", strings.Join(exact, " "), "state", l.opts.State)
+	}
 }
 
 // sayTrouble logs what keeps the guard from its work, once.

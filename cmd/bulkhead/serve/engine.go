@@ -23,6 +23,7 @@ func (s *server) engineOptions() engine.Options {
 			return reserve.Take()
 		},
 		Relieve: reserve.Give,
+		Rulings: s.rulings,
 		Leased:  s.metrics.leased,
 		Ended:   s.metrics.ended,
 		Began:   s.began,

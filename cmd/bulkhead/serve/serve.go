@@ -8,6 +8,7 @@
 //	classes.go  classes of files, and how classes stand
 //	access.go   who callers are, and what they may do
 //	brakes.go   brakes, and what they hold
+//	guard.go    the guard of the cluster, and what it holds
 //	keys.go     certificates and tokens
 //	metrics.go  what it counts of itself
 //	announce.go who is told which runs start and end
@@ -22,12 +23,15 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/client-go/rest"
 
 	"bulkhead.dev/bulkhead"
 	"bulkhead.dev/bulkhead/announce"
+	"bulkhead.dev/bulkhead/cmd/bulkhead/lookout"
 	"bulkhead.dev/bulkhead/engine"
 	"bulkhead.dev/bulkhead/files"
 	"bulkhead.dev/bulkhead/kube"
@@ -47,6 +51,9 @@ type Options struct {
 	Classes []string
 	// Cluster is the one whose ScriptClasses are served; nil: none.
 	Cluster *Cluster
+	// Guard watches the cluster; nil: nobody does. Its Config, State, Log and Looked are
+	// the server's.
+	Guard *lookout.Options
 	// Announce says where it is told which runs start and end, besides the log.
 	Announce Announce
 	// Pprof is the address on which to serve profiles; "": none.
@@ -79,6 +86,8 @@ type server struct {
 	reviews    *kube.Reviews    // nil, too
 	cluster    *rest.Config     // nil, too
 	changes    *changes
+	watching   sync.WaitGroup                  // the guard's
+	guard      atomic.Pointer[lookout.Lookout] // nil: there is none, or not yet
 }
 
 // Run is the life of a server, which ends with ctx.
@@ -92,7 +101,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return usage("--listen says where", "cannot listen on %s: %v", o.Listen, err)
 	}
-	fail := make(chan error, 4) // has room for whatever can fail by itself
+	fail := make(chan error, 5) // has room for whatever can fail by itself
 	web := s.serveWeb(listener, fail)
 	defer web.end()
 	if is, err := s.become(ctx); err != nil || !is {
@@ -102,7 +111,8 @@ func Run(ctx context.Context, o Options) error {
 	if err := s.openAnnouncer(ctx); err != nil {
 		return err
 	}
-	working, end := context.WithCancel(context.WithoutCancel(ctx))
+	working, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	end := func() { cancel(); s.watching.Wait() }
 	defer end()
 	ended := make(chan error, 1)
 	go func() { ended <- s.engine.Run(working) }()
@@ -111,6 +121,10 @@ func Run(ctx context.Context, o Options) error {
 		return errors.Join(err, quiet(<-ended))
 	}
 	s.startClasses(working, fail)
+	if err := s.startGuard(working, fail); err != nil {
+		end()
+		return errors.Join(err, quiet(<-ended))
+	}
 	go s.keepKeys(working)
 	close(s.ready)
 	s.log.Info("serving", "url", "https://"+listener.Addr().String(), "state", o.State, "version", o.Version)

@@ -44,7 +44,7 @@ func (s *server) serveWeb(listener net.Listener, fail chan<- error) *web {
 	relay := rpc.NewRelay(rpc.RelayOptions{Stopping: w.stopping, Log: s.log})
 	api := rpc.NewServer(rpc.Options{
 		Store: promising{s.reader}, Engine: control{s}, Outputs: outputsOf{s}, Classes: classView{s}, Files: s.files,
-		Auth: s.authenticator(), Authorizer: s.authorizer(), NoAdminLog: s.opts.Announce.AdminLog == "", Brakes: brakes{s}, Agents: s.agents(relay), Relay: relay, Metrics: s.metrics.calls,
+		Auth: s.authenticator(), Authorizer: s.authorizer(), NoAdminLog: s.opts.Announce.AdminLog == "", Brakes: brakes{s}, Guard: s.guardView(), Agents: s.agents(relay), Relay: relay, Metrics: s.metrics.calls,
 		Log: s.log, Stopping: w.stopping,
 	})
 	w.api = api
