@@ -32,12 +32,12 @@ func (lookout) Census() bulkhead.Census {
 	return c
 }
 
-// rights let everybody list the findings of some namespaces; "" is the server's own.
-type rights []string
+// sight lets everybody list the findings of some namespaces; "" is the server's own.
+type sight []string
 
-func (rights) Authorize(context.Context, rpc.Caller, rpc.Verb, string) error { return nil }
+func (sight) Authorize(context.Context, rpc.Caller, rpc.Verb, string) error { return nil }
 
-func (r rights) AuthorizeIn(_ context.Context, _ rpc.Caller, verb rpc.Verb, on rpc.Resource, namespace string) error {
+func (r sight) AuthorizeIn(_ context.Context, _ rpc.Caller, verb rpc.Verb, on rpc.Resource, namespace string) error {
 	for _, may := range r {
 		if may == namespace && verb == rpc.VerbList && on == rpc.ResourceFindings {
 			return nil
@@ -46,7 +46,7 @@ func (r rights) AuthorizeIn(_ context.Context, _ rpc.Caller, verb rpc.Verb, on r
 	return &bulkhead.Error{Code: bulkhead.CodeDenied, Message: fmt.Sprintf("no %s %s in %q", verb, on, namespace)}
 }
 
-func guarded(t *testing.T, r rights) *rpc.Client {
+func guarded(t *testing.T, r sight) *rpc.Client {
 	t.Helper()
 	s := newSite(t, nil, func(o *rpc.Options) {
 		o.Guard, o.Authorizer, o.Classes = lookout{}, r, classes{{Name: "a/scripts"}, {Name: "plain"}}
@@ -56,23 +56,23 @@ func guarded(t *testing.T, r rights) *rpc.Client {
 
 func TestACallerSeesTheFindingsOfTheNamespacesThatHeMaySee(t *testing.T) {
 	for name, c := range map[string]struct {
-		rights
+		sight
 		namespace string
 		want      string // ids
 		refusal   string
 	}{
-		"all of the cluster":                      {rights: rights{""}, want: "1 2 3"},
-		"one namespace of all":                    {rights: rights{""}, namespace: "b", want: "2"},
-		"his own namespace":                       {rights: rights{"a"}, want: "1"},
-		"his own, by name":                        {rights: rights{"a"}, namespace: "a", want: "1"},
-		"another's":                               {rights: rights{"a"}, namespace: "b", refusal: `no list findings in "b"`},
+		"all of the cluster":                      {sight: sight{""}, want: "1 2 3"},
+		"one namespace of all":                    {sight: sight{""}, namespace: "b", want: "2"},
+		"his own namespace":                       {sight: sight{"a"}, want: "1"},
+		"his own, by name":                        {sight: sight{"a"}, namespace: "a", want: "1"},
+		"another's":                               {sight: sight{"a"}, namespace: "b", refusal: `no list findings in "b"`},
 		"nothing":                                 {refusal: `no list findings in ""`},
-		"nothing where there is a class of ours":  {rights: rights{"c"}, refusal: `no list findings in ""`},
-		"nothing is there, which he may see":      {rights: rights{"", "c"}, namespace: "c"},
-		"what is in no namespace, only with most": {rights: rights{"a", "b"}, want: "1 2"},
+		"nothing where there is a class of ours":  {sight: sight{"c"}, refusal: `no list findings in ""`},
+		"nothing is there, which he may see":      {sight: sight{"", "c"}, namespace: "c"},
+		"what is in no namespace, only with most": {sight: sight{"a", "b"}, want: "1 2"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, at, err := guarded(t, c.rights).Findings(t.Context(), c.namespace)
+			got, at, err := guarded(t, c.sight).Findings(t.Context(), c.namespace)
 			if c.refusal != "" {
 				if bulkhead.CodeOf(err) != bulkhead.CodeDenied || !strings.Contains(err.Error(), c.refusal) {
 					t.Errorf("%v, %v", got, err)
@@ -91,7 +91,7 @@ func TestACallerSeesTheFindingsOfTheNamespacesThatHeMaySee(t *testing.T) {
 }
 
 func TestTheCensusIsTheLargestFamilies(t *testing.T) {
-	c := guarded(t, rights{""})
+	c := guarded(t, sight{""})
 	got, families, err := c.Census(t.Context(), "", 3)
 	if err != nil || families != 3001 || len(got.Tallies) != 3 || got.Tallies[0].Objects != 2999 || len(got.Kinds) != 1 || !got.At.Equal(looked) {
 		t.Errorf("%d families, %+v, %v", families, got, err)
@@ -102,7 +102,7 @@ func TestTheCensusIsTheLargestFamilies(t *testing.T) {
 	if got, families, err = c.Census(t.Context(), "b", 0); err != nil || families != 1 || got.Tallies[0].Family != "few" || len(got.Kinds) != 0 {
 		t.Errorf("%d families, %+v, %v", families, got, err)
 	}
-	c = guarded(t, rights{"b"})
+	c = guarded(t, sight{"b"})
 	if _, families, err = c.Census(t.Context(), "b", 0); err != nil || families != 1 {
 		t.Errorf("of one's own namespace: %d, %v", families, err)
 	}
