@@ -11,6 +11,7 @@ import (
 
 	"bulkhead.dev/bulkhead"
 	"bulkhead.dev/bulkhead/engine"
+	"bulkhead.dev/bulkhead/store/sqlite"
 )
 
 func ofClass(name string) bulkhead.Scope {
@@ -390,5 +391,70 @@ func TestABrakeOfAnotherProcessIsSeen(t *testing.T) {
 	// What ran when it was acknowledged may have ended.
 	if after := stored(t, other, r.ID).Counts; after.Queued != before.Queued {
 		t.Errorf("%+v, then %+v", before, after)
+	}
+}
+
+// countedStore counts how often rows are written.
+type countedStore struct {
+	*sqlite.Store
+	rows atomic.Int64
+}
+
+func (c *countedStore) Commit(ctx context.Context, b *bulkhead.Batch) error {
+	c.rows.Add(int64(len(b.Runs)))
+	return c.Store.Commit(ctx, b)
+}
+
+// Who rules may change his mind with every look; what is written is bounded all the same.
+func TestRulingsThatFlapAreNotWrittenEachTime(t *testing.T) {
+	st := &countedStore{Store: openStore(t, t.TempDir())}
+	r := submit(t, st.Store, bulkhead.Spec{Limit: 4}, 20)
+	now := &clock{now: time.Now()}
+	asked := 0
+	e := engine.New(engine.Options{Store: st, Now: now.Now, Rulings: func() []bulkhead.Ruling {
+		asked++
+		v := bulkhead.Verdict{Level: bulkhead.Stop, Reason: fmt.Sprintf("finding f1, %d objects", asked)}
+		return []bulkhead.Ruling{{From: "guard", Verdict: v}}[:asked%2]
+	}})
+	if err := e.Adopt(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	for range 100 { // ten seconds
+		if err := e.CarryOut(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		now.pass(100 * time.Millisecond)
+	}
+	if n := st.rows.Load(); asked < 100 || n > 11 {
+		t.Errorf("%d rows were written for %d rulings", n, asked)
+	}
+}
+
+// BenchmarkTurn is a turn of the loop with a thousand runs that wait.
+func BenchmarkTurn(b *testing.B) {
+	for _, rulings := range []int{0, 1, engine.MaxRulings} {
+		b.Run(fmt.Sprintf("%d rulings", rulings), func(b *testing.B) {
+			st := openStore(b, b.TempDir())
+			given := make([]bulkhead.Ruling, rulings)
+			for i := range given {
+				given[i] = bulkhead.Ruling{From: "guard", Scope: ofClass(fmt.Sprint("c", i)), Verdict: brake1}
+			}
+			e := engine.New(engine.Options{Store: st, Rulings: func() []bulkhead.Ruling { return given }})
+			for i := range 1000 {
+				r := submit(b, st, bulkhead.Spec{Class: fmt.Sprint("c", i)}, 10)
+				if err := e.Adopt(b.Context(), r); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if err := e.CarryOut(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := e.CarryOut(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
