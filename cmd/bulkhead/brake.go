@@ -191,7 +191,7 @@ func (a *app) brakeOn(ctx context.Context, f *brakeFlags) error {
 	if changed {
 		word = ", changed"
 	}
-	a.tell("brake %d on %s%s: %s %s", st.ID, st.Scope, word, effect(&st.Brake), untilWords(&st.Brake, long))
+	a.tell("brake %d%s%s: %s %s", st.ID, onScope(&st), word, effect(&st.Brake), untilWords(&st.Brake, long))
 	a.tell("  %s", holding(&st))
 	a.tell("  %-32s %s", a.typed("brake off %d", st.ID), "lifts it")
 	return nil
@@ -322,7 +322,7 @@ func onScope(st *bulkhead.BrakeStatus) string {
 	if st.Reason == "" {
 		return "" // of one that was lifted by a call whose answer did not come, nothing is known
 	}
-	return " on " + st.Scope.String()
+	return " on " + printable(st.Scope.String(), 0)
 }
 
 func goesOn(st *bulkhead.BrakeStatus) string {
