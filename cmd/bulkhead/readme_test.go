@@ -119,6 +119,11 @@ func TestEveryCommandOfTheDropInsDocumentWorks(t *testing.T) {
 	play(t, "mwscript.md", "mwscript Version.php --wiki=enwiki", "dewiki:  mwscript showSiteStats.php --wiki=dewiki", `"run": 3`)
 }
 
+func TestEveryCommandOfThePlanDocumentWorks(t *testing.T) {
+	play(t, "plan.md", "jobs                          1    7d     1,000           2,000  no (50 %)", "1h → 7d   ×168", "it does not fit",
+		`"crossed": []`, "at least 8m19s, by the rate")
+}
+
 // play runs the shell blocks of a document as one session, which is to say all of wants.
 func play(t *testing.T, document string, wants ...string) {
 	t.Helper()

@@ -47,7 +47,7 @@ func Count(ctx context.Context, o Options, kinds []Kind) (counts map[Kind]int64,
 		list, err := client.Resource(resource).Namespace(kind.Namespace).List(ctx, metav1.ListOptions{Limit: 1})
 		switch {
 		case apierrors.IsForbidden(err):
-			denied = append(denied, fmt.Sprintf("%s (list them is not permitted)", kind.Resource))
+			denied = append(denied, fmt.Sprintf("%s (to list them is not permitted)", kind.Resource))
 		case apierrors.IsNotFound(err) || apierrors.IsMethodNotSupported(err):
 			counts[kind] = 0
 		case err != nil:
