@@ -350,6 +350,9 @@ func Hold(ctx context.Context, client kubernetes.Interface, namespace string) er
 		if ctx.Err() != nil {
 			return removeAfter(ctx, client, namespace)
 		}
+		if code := bulkhead.CodeOf(err); err != nil && (code == bulkhead.CodeConflict || code == bulkhead.CodeDenied) {
+			return err
+		}
 		wait := retryHold
 		if err == nil {
 			until, err := Until(q)
