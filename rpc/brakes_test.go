@@ -145,12 +145,12 @@ func TestABrakeThatMakesNoSenseIsRefused(t *testing.T) {
 	}
 }
 
-// rights are what callers may do with brakes, as VERB NAMESPACE; runs they may see.
-type rights map[string]bool
+// brakeRights are what callers may do with brakes, as VERB NAMESPACE; runs they may see.
+type brakeRights map[string]bool
 
-func (rights) Authorize(context.Context, rpc.Caller, rpc.Verb, string) error { return nil }
+func (brakeRights) Authorize(context.Context, rpc.Caller, rpc.Verb, string) error { return nil }
 
-func (r rights) AuthorizeIn(_ context.Context, _ rpc.Caller, verb rpc.Verb, on rpc.Resource, namespace string) error {
+func (r brakeRights) AuthorizeIn(_ context.Context, _ rpc.Caller, verb rpc.Verb, on rpc.Resource, namespace string) error {
 	if what := fmt.Sprintf("%s %s", verb, namespace); r[what] && on == rpc.ResourceBrakes {
 		return nil
 	}
@@ -185,27 +185,27 @@ func TestWhoMayDoWhatWithBrakes(t *testing.T) {
 	}
 	// Brake 1 is on ns1/web, 2 on everything, 3 on run 1, which is of ns1/web.
 	tests := map[string]struct {
-		may rights
+		may brakeRights
 		do  func(context.Context, *rpc.Client) error
 		no  string // the refusal; "": there is none
 	}{
-		"a class needs the right in its namespace":       {rights{"create ns1": true}, set(bulkhead.ScopeClass, "ns1/web"), ""},
-		"another namespace is not enough":                {rights{"create ns2": true, "create ": true}, set(bulkhead.ScopeClass, "ns1/web"), `may not create brakes in "ns1"`},
-		"a namespace needs it there":                     {rights{"create ns1": true}, set(bulkhead.ScopeNamespace, "ns1"), ""},
-		"a run needs it in that of its class":            {rights{"create ns1": true}, set(bulkhead.ScopeRun, "1"), ""},
-		"a run of another one is not his":                {rights{"create ns2": true}, set(bulkhead.ScopeRun, "1"), `may not create brakes in "ns1"`},
-		"everything needs it in the server's own":        {rights{"create ": true}, set(bulkhead.ScopeAll, ""), ""},
-		"everything is not for those of a class":         {rights{"create ns1": true}, set(bulkhead.ScopeAll, ""), `may not create brakes in ""`},
-		"a pool needs it in the server's own":            {rights{"create ns1": true}, set(bulkhead.ScopePool, "db"), `may not create brakes in ""`},
-		"who may not do that learns of no class":         {rights{"create ns1": true}, set(bulkhead.ScopeClass, "ns2/secre"), `may not create brakes in "ns2"`},
-		"lifting is another right":                       {rights{"create ns1": true, "list ns1": true}, lift(1), `may not delete brakes in "ns1"`},
-		"who has it lifts":                               {rights{"delete ns1": true}, lift(1), ""},
-		"that of a run goes by its class":                {rights{"delete ns1": true}, lift(3), ""},
-		"who may see nothing does not learn what is not": {rights{}, lift(99), `may not list brakes in ""`},
-		"a list has what he may see":                     {rights{"list ns1": true}, list(1, 3), ""},
-		"a list of all":                                  {rights{"list ns1": true, "list ": true}, list(1, 2, 3), ""},
-		"a list of nothing is a refusal":                 {rights{}, list(), `may not list brakes in ""`},
-		"but for those who may see those of some class":  {rights{"list ns2": true}, list(), ""},
+		"a class needs the right in its namespace":       {brakeRights{"create ns1": true}, set(bulkhead.ScopeClass, "ns1/web"), ""},
+		"another namespace is not enough":                {brakeRights{"create ns2": true, "create ": true}, set(bulkhead.ScopeClass, "ns1/web"), `may not create brakes in "ns1"`},
+		"a namespace needs it there":                     {brakeRights{"create ns1": true}, set(bulkhead.ScopeNamespace, "ns1"), ""},
+		"a run needs it in that of its class":            {brakeRights{"create ns1": true}, set(bulkhead.ScopeRun, "1"), ""},
+		"a run of another one is not his":                {brakeRights{"create ns2": true}, set(bulkhead.ScopeRun, "1"), `may not create brakes in "ns1"`},
+		"everything needs it in the server's own":        {brakeRights{"create ": true}, set(bulkhead.ScopeAll, ""), ""},
+		"everything is not for those of a class":         {brakeRights{"create ns1": true}, set(bulkhead.ScopeAll, ""), `may not create brakes in ""`},
+		"a pool needs it in the server's own":            {brakeRights{"create ns1": true}, set(bulkhead.ScopePool, "db"), `may not create brakes in ""`},
+		"who may not do that learns of no class":         {brakeRights{"create ns1": true}, set(bulkhead.ScopeClass, "ns2/secre"), `may not create brakes in "ns2"`},
+		"lifting is another right":                       {brakeRights{"create ns1": true, "list ns1": true}, lift(1), `may not delete brakes in "ns1"`},
+		"who has it lifts":                               {brakeRights{"delete ns1": true}, lift(1), ""},
+		"that of a run goes by its class":                {brakeRights{"delete ns1": true}, lift(3), ""},
+		"who may see nothing does not learn what is not": {brakeRights{}, lift(99), `may not list brakes in ""`},
+		"a list has what he may see":                     {brakeRights{"list ns1": true}, list(1, 3), ""},
+		"a list of all":                                  {brakeRights{"list ns1": true, "list ": true}, list(1, 2, 3), ""},
+		"a list of nothing is a refusal":                 {brakeRights{}, list(), `may not list brakes in ""`},
+		"but for those who may see those of some class":  {brakeRights{"list ns2": true}, list(), ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -39,7 +39,7 @@ import (
 const roles = `apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
 metadata: {name: bulkhead-viewer}
-rules: [{apiGroups: [bulkhead.dev], resources: [runs], verbs: [get, list]}]
+rules: [{apiGroups: [bulkhead.dev], resources: [runs, brakes], verbs: [get, list]}]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
@@ -49,7 +49,8 @@ rules: [{apiGroups: [bulkhead.dev], resources: [runs], verbs: [get, list, create
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
 metadata: {name: bulkhead-admin}
-rules: [{apiGroups: [bulkhead.dev], resources: [runs], verbs: [get, list, create, update, attach, delete]}]
+rules: [{apiGroups: [bulkhead.dev], resources: [runs], verbs: [get, list, create, update, attach, delete]},
+  {apiGroups: [bulkhead.dev], resources: [brakes], verbs: [get, list, create, delete]}]
 `
 
 // defineRoles makes the roles of the installation, for as long as the test.
@@ -255,6 +256,8 @@ func TestUsersMayDoWhatTheClusterSays(t *testing.T) {
 		}
 	}
 
+	b.mayBrake(b.who("", ann), b.who("", viewer))
+
 	// The hint is a command that works.
 	carl := b.who("", b.certificate("carl o'brien"))
 	_, err := carl.Runs(t.Context(), 1)
@@ -264,6 +267,31 @@ func TestUsersMayDoWhatTheClusterSays(t *testing.T) {
 	}
 	b.Lab.Kubectl(t, words(command)...)
 	b.Lab.Eventually(t, "he may now", func(ctx context.Context) bool { _, err := carl.Runs(ctx, 1); return err == nil })
+}
+
+// mayBrake checks that brakes go by rights of their own: of one who may set them in the
+// namespace of the class, and of one who may see them.
+func (b *bed) mayBrake(admin, viewer *rpc.Client) {
+	b.Helper()
+	class := bulkhead.Brake{Scope: bulkhead.Scope{Kind: bulkhead.ScopeClass, Name: b.Class()}, Reason: "T1"}
+	st, _, err := admin.SetBrake(b.Context(), class, time.Hour)
+	if err != nil || st.Owner != "ann@example.org" {
+		b.Fatalf("%+v, %v", st, err)
+	}
+	if all, err := viewer.Brakes(b.Context()); err != nil || len(all) != 1 || all[0].ID != st.ID {
+		b.Errorf("who may see them sees %+v, %v", all, err)
+	}
+	_, err = viewer.LiftBrake(b.Context(), st.ID)
+	if bulkhead.CodeOf(err) != bulkhead.CodeDenied || !strings.Contains(err.Error(), "may not delete brakes.bulkhead.dev in namespace "+b.Namespace) {
+		b.Errorf("who may see them lifts one: %v", err)
+	}
+	_, _, err = admin.SetBrake(b.Context(), bulkhead.Brake{Reason: "T1"}, 0)
+	if bulkhead.CodeOf(err) != bulkhead.CodeDenied || !strings.Contains(bulkhead.HintOf(err), "--clusterrole=bulkhead-admin --user=ann@example.org") {
+		b.Errorf("on everything: %v %s", err, bulkhead.HintOf(err))
+	}
+	if _, err := admin.LiftBrake(b.Context(), st.ID); err != nil {
+		b.Error(err)
+	}
 }
 
 // words are those of a command line with single quotes.
@@ -349,9 +377,30 @@ func TestWithoutAnAPIServerThoseWhoWereKnownGoOn(t *testing.T) {
 	if got := b.does(known, "system:serviceaccount:"+b.Namespace+":known"); got != "create get list update delete" {
 		t.Fatalf("it may %q", got)
 	}
+	class := bulkhead.Brake{Scope: bulkhead.Scope{Kind: bulkhead.ScopeClass, Name: b.Class()}, Reason: "T1"}
+	brake, _, err := known.SetBrake(t.Context(), class, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := known.LiftBrake(t.Context(), brake.ID); err != nil {
+		t.Fatal(err)
+	}
 	start := b.Lab.KillAPIServer(t)
 	defer start()
 	later(70 * time.Second) // longer than an answer is fresh
+	if brake, _, err = known.SetBrake(t.Context(), class, 0); err != nil {
+		t.Errorf("a brake of one who was known: %v", err)
+	}
+	if _, err := known.LiftBrake(t.Context(), brake.ID); err != nil {
+		t.Errorf("it is lifted: %v", err)
+	}
+	all, _, err := b.Client.SetBrake(t.Context(), bulkhead.Brake{Reason: "the API server is away"}, time.Hour)
+	if err != nil {
+		t.Fatalf("a brake of the administrator: %v", err)
+	}
+	if _, err := b.Client.LiftBrake(t.Context(), all.ID); err != nil {
+		t.Errorf("it is lifted: %v", err)
+	}
 	if got := b.does(known, "system:serviceaccount:"+b.Namespace+":known"); got != "create get list update delete" {
 		t.Errorf("it may %q", got)
 	}
