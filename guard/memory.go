@@ -306,8 +306,8 @@ func rose(points []mark) bool {
 }
 
 const (
-	// What was found not to grow is looked at again after a while, or when it has
-	// gained so many in a quarter of an hour.
+	// What was found not to grow is looked at again after a while, or when there are so
+	// many more than at any time in the quarter of an hour that ended one ago.
 	calmFor    = 10 * time.Minute
 	livelyGain = least / 2
 	livelyIn   = 15 * time.Minute
@@ -317,25 +317,29 @@ const (
 func (m *memory) calmed(judged map[bulkhead.Key]*growth, now time.Time) map[bulkhead.Key]bool {
 	calm := map[bulkhead.Key]bool{}
 	for key, g := range judged {
-		if g == nil && !lively(m.tracks[key], now.Add(-livelyIn).Unix()) {
+		if g == nil && !lively(m.tracks[key], now.Unix()) {
 			calm[key] = true
 		}
 	}
 	return calm
 }
 
-func lively(points []mark, from int64) bool {
+func lively(points []mark, now int64) bool {
 	if len(points) == 0 {
 		return false
 	}
-	now := points[len(points)-1].objects
+	const quarter = int64(livelyIn / time.Second)
+	before := int64(-1)
 	for _, p := range slices.Backward(points) {
-		if now-p.objects >= livelyGain {
-			return true
+		if p.at <= now-quarter {
+			before = max(before, p.objects)
 		}
-		if p.at <= from {
-			return false
+		if p.at <= now-2*quarter {
+			break
 		}
 	}
-	return false
+	if before < 0 {
+		before = points[0].objects
+	}
+	return points[len(points)-1].objects-before >= livelyGain
 }
