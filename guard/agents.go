@@ -89,13 +89,13 @@ func (a *analysis) agents(kinds []kindGrowth) (out []bulkhead.Reach) {
 
 // learn is what the memory of an agent depends on, of what grows.
 func (a *analysis) learn(s AgentSample, kinds []kindGrowth) (forecast.Cost, bool) {
-	memory := a.series[agentKey(s)]
+	memory := a.pointsOf(agentKey(s))
 	if len(memory) == 0 {
 		return forecast.Cost{}, false
 	}
 	held := map[string][]forecast.Point{}
 	for _, k := range kinds {
-		points := a.series[total(k.kind)]
+		points := a.pointsOf(total(k.kind))
 		if len(points) == 0 {
 			continue
 		}

@@ -27,7 +27,9 @@ type Input struct {
 	Budgets []bulkhead.Budget // default budget.Defaults()
 	Agents  []AgentSample     // of each agent the container that is nearest to its limit
 
-	calm map[bulkhead.Key]bool // what is known not to grow
+	// Of a guard: what is known not to grow, and where the series are.
+	calm   map[bulkhead.Key]bool
+	memory *memory
 }
 
 const (
@@ -120,6 +122,16 @@ func newAnalysis(in Input) *analysis {
 	return a
 }
 
+// pointsOf are those of a series; none if it is not known.
+func (a *analysis) pointsOf(key bulkhead.Key) []bulkhead.Point {
+	points, ok := a.series[key]
+	if !ok && a.memory != nil {
+		points = a.memory.points(key)
+		a.series[key] = points
+	}
+	return points
+}
+
 // growths are the families that grow, and the sums that do.
 func (a *analysis) growths() (families, sums []*growth) {
 	keys := make([]bulkhead.Key, 0, len(a.series))
@@ -127,7 +139,7 @@ func (a *analysis) growths() (families, sums []*growth) {
 		keys = append(keys, key)
 	}
 	for key := range a.tallies {
-		if _, ok := a.series[key]; !ok {
+		if _, ok := a.series[key]; !ok && !a.calm[key] {
 			keys = append(keys, key)
 		}
 	}
@@ -161,7 +173,7 @@ func (a *analysis) replaces(g *growth) bool {
 	if g.Namespace == "" {
 		key = total(g.Kind)
 	}
-	points := a.series[key]
+	points := a.pointsOf(key)
 	if len(points) == 0 || points[0].At.After(g.trend.Since) {
 		return false
 	}

@@ -43,10 +43,11 @@ func (a *analysis) growth(key bulkhead.Key) *growth {
 }
 
 func (a *analysis) judge(key bulkhead.Key) *growth {
-	g := &growth{Key: key, tally: a.tallies[key], points: a.series[key]}
-	if g.tally == nil || a.calm[key] {
-		return nil // it is gone, or stands
+	g := &growth{Key: key, tally: a.tallies[key]}
+	if g.tally == nil || a.calm[key] || g.tally.Objects < least {
+		return nil // it is gone, or stands, or is small
 	}
+	g.points = a.pointsOf(key)
 	looked, atLeast, evenly := a.Looked, time.Duration(0), false
 	if len(looked) == 0 || a.Now.Sub(looked[0].From) < bornFor {
 		if points := born(g.tally, a.Now); len(points) > 0 {

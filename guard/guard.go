@@ -131,9 +131,12 @@ func (g *Guard) analyze(census bulkhead.Census, agents []AgentSample) []bulkhead
 	if age := census.At.Sub(g.judgedAt); age < 0 || age >= calmFor {
 		calm, g.judgedAt = nil, census.At
 	}
-	a := newAnalysis(Input{Now: census.At, Census: census, Series: g.memory.series(calm), Looked: g.memory.spans,
-		Facts: g.facts.older, Budgets: g.opts.Budgets, Agents: agents, calm: calm})
+	a := newAnalysis(Input{Now: census.At, Census: census, Looked: g.memory.spans,
+		Facts: g.facts.older, Budgets: g.opts.Budgets, Agents: agents, calm: calm, memory: g.memory})
 	found := a.findings()
+	for key := range calm {
+		a.made[key] = nil
+	}
 	g.judged = a.made
 	return found
 }

@@ -278,31 +278,17 @@ func (m *memory) drop() {
 	}
 }
 
-// series are those that can matter to a finding: what has changed by enough and is not
-// calm, the sums, and what agents need.
-func (m *memory) series(calm map[bulkhead.Key]bool) []bulkhead.Series {
-	var out []bulkhead.Series
-	for key, points := range m.tracks {
-		if !isSum(key) && key.Kind != agentKind && (calm[key] || !rose(points)) {
-			continue
-		}
-		s := bulkhead.Series{Key: key, Points: make([]bulkhead.Point, len(points))}
-		for i, p := range points {
-			s.Points[i] = bulkhead.Point{At: time.Unix(p.at, 0).UTC(), Objects: p.objects, Rules: p.rules, Bytes: p.bytes}
-		}
-		out = append(out, s)
+// points are those of a series.
+func (m *memory) points(key bulkhead.Key) []bulkhead.Point {
+	marks := m.tracks[key]
+	if len(marks) == 0 {
+		return nil
 	}
-	slices.SortFunc(out, func(a, b bulkhead.Series) int { return compareKeys(a.Key, b.Key) })
+	out := make([]bulkhead.Point, len(marks))
+	for i, p := range marks {
+		out[i] = bulkhead.Point{At: time.Unix(p.at, 0).UTC(), Objects: p.objects, Rules: p.rules, Bytes: p.bytes}
+	}
 	return out
-}
-
-// rose is whether there are now that many more than there once were.
-func rose(points []mark) bool {
-	now, lowest := points[len(points)-1].objects, points[0].objects
-	for _, p := range points {
-		lowest = min(lowest, p.objects)
-	}
-	return now-lowest >= least
 }
 
 const (
