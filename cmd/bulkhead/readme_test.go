@@ -120,7 +120,7 @@ func TestEveryCommandOfTheDropInsDocumentWorks(t *testing.T) {
 }
 
 func TestEveryCommandOfThePlanDocumentWorks(t *testing.T) {
-	play(t, "plan.md", "jobs                          1    7d     1,000           2,000  no (50 %)", "1h → 7d   ×168", "it does not fit",
+	play(t, "plan.md", "jobs                          1    7d     1,000           2,000  no (50 %)", "1h → 7d  ×168", "it does not fit",
 		`"crossed": []`, "at least 8m19s, by the rate")
 }
 
