@@ -15,7 +15,7 @@ type guardFlags struct {
 	all                   bool
 }
 
-func (f *guardFlags) define(cmd *cobra.Command) {
+func (f *guardFlags) defineCluster(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.kubeconfig, "kubeconfig", "", "`file` that says how to reach the cluster (default $KUBECONFIG, else ~/.kube/config)")
 	cmd.Flags().StringVarP(&f.namespace, "namespace", "n", "", "`namespace` (default that of the kubeconfig)")
 	completeNoFiles(cmd, "namespace")
@@ -80,7 +80,7 @@ could not begin; 3 interrupted.`,
 			return a.guardClean(cmd.Context(), f)
 		},
 	}
-	f.guardFlags.define(cmd)
+	f.defineCluster(cmd)
 	fl := cmd.Flags()
 	fl.BoolVarP(&f.all, "all-namespaces", "A", false, "in all namespaces")
 	fl.StringVar(&f.family, "family", "", "`pattern` of objects, for example 'mediawiki-*-mail-config'")

@@ -138,7 +138,7 @@ func (a *app) cleanUp(ctx context.Context, f *guardCleanFlags, cleaner *clean.Cl
 	if err != nil {
 		return err
 	}
-	defer undo.Close()
+	defer undo.Close() //nolint:errcheck // what is in it is synced
 	if absolute, err := filepath.Abs(path); err == nil {
 		path = absolute
 	}
@@ -193,6 +193,9 @@ func (a *app) printFound(f *clean.Found, now time.Time) {
 	}
 	if len(f.Leftovers) == 0 {
 		fmt.Fprintln(a.stdout, "Nothing is left over.")
+		if len(f.Spared) == 0 {
+			a.tell("nothing that was meant is there; `bulkhead why` names families, -n says in which namespace to look")
+		}
 	} else {
 		printObjects(a.stdout, f.Leftovers, now, "WHY", shownLeftovers)
 		fmt.Fprintf(a.stdout, "\nLeft over: %s.\n", leftOver(f))
@@ -234,22 +237,23 @@ func leftOver(f *clean.Found) string {
 	if f.Releases > 0 {
 		text += fmt.Sprintf(" of %d Helm releases", f.Releases)
 	}
-	separator := ": "
-	for _, kind := range slices.Sorted(maps.Keys(by)) {
-		text += fmt.Sprintf("%s%d %s", separator, by[kind], kind)
-		separator = ", "
+	return text + ": " + byKind(by)
+}
+
+func byKind(n map[string]int) string {
+	var parts []string
+	for _, kind := range slices.Sorted(maps.Keys(n)) {
+		parts = append(parts, fmt.Sprintf("%d %s", n[kind], kind))
 	}
-	return text
+	return strings.Join(parts, ", ")
 }
 
 func (a *app) printSummary(s *clean.Summary, undo string) {
-	fmt.Fprintf(a.stdout, "\nDeleted %d objects", s.Total())
-	separator := ": "
-	for _, kind := range slices.Sorted(maps.Keys(s.Deleted)) {
-		fmt.Fprintf(a.stdout, "%s%d %s", separator, s.Deleted[kind], kind)
-		separator = ", "
+	if s.Total() == 0 {
+		fmt.Fprintln(a.stdout, "\nNothing was deleted.")
+	} else {
+		fmt.Fprintf(a.stdout, "\nDeleted %d objects: %s.\n", s.Total(), byKind(s.Deleted))
 	}
-	fmt.Fprintln(a.stdout, ".")
 	if s.Gone > 0 {
 		fmt.Fprintf(a.stdout, "%d were gone already.\n", s.Gone)
 	}

@@ -48,7 +48,7 @@ applied.`,
 			return a.guardQuota(cmd.Context(), f)
 		},
 	}
-	f.guardFlags.define(cmd)
+	f.defineCluster(cmd)
 	fl := cmd.Flags()
 	fl.StringSliceVar(&f.kinds, "kinds", nil, "`kinds` to limit, as kubectl takes them; repeat, or separate by commas")
 	fl.StringVar(&f.finding, "finding", "", "`id` of a finding of bulkhead why: its kinds, but for pods and replica sets, and its namespace")

@@ -56,22 +56,16 @@ func choose(o *Options) (choice, error) {
 const releaseOrigin = "release/"
 
 func (c *choice) addRelease(release string) {
-	for _, has := range c.release {
-		if has == release {
-			return
-		}
+	if !slices.Contains(c.release, release) {
+		c.release = append(c.release, release)
 	}
-	c.release = append(c.release, release)
 }
 
 func (c *choice) addMember(k kind, m bulkhead.Key) {
 	c.members = append(c.members, m)
-	for _, has := range c.kinds {
-		if has == k {
-			return
-		}
+	if !slices.Contains(c.kinds, k) {
+		c.kinds = append(c.kinds, k)
 	}
-	c.kinds = append(c.kinds, k)
 }
 
 // match is how far something is of a family.

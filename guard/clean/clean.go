@@ -34,6 +34,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/client-go/discovery"
@@ -222,13 +223,7 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 func nearest(word string, known []string) string {
-	list := "known are "
-	for i, k := range known {
-		if i > 0 {
-			list += ", "
-		}
-		list += k
-	}
+	list := "known are " + strings.Join(known, ", ")
 	if near := bulkhead.Nearest(word, known); near != "" {
 		return fmt.Sprintf("did you mean %s? %s", near, list)
 	}

@@ -254,9 +254,9 @@ func (c *Cleaner) keeps(i *item, o *metav1.ObjectMeta) string {
 // own are Kubernetes' namespaces, whose components read what nothing mentions.
 var own = []string{metav1.NamespaceSystem, metav1.NamespacePublic, "kube-node-lease"}
 
-// secretTypes are those that are not looked at: what is in them is not meant to be
-// mentioned.
-const secretTypes = "type!=kubernetes.io/service-account-token,type!=bootstrap.kubernetes.io/token,type!=helm.sh/release.v1"
+// named are the Secrets that are looked at: those of other types are read by programs
+// without being named anywhere.
+const named = "type!=kubernetes.io/service-account-token,type!=bootstrap.kubernetes.io/token,type!=helm.sh/release.v1"
 
 // singles are the objects that are meant by themselves.
 func (c *Cleaner) singles(ctx context.Context) ([]*item, error) {
@@ -282,7 +282,7 @@ func (c *Cleaner) singles(ctx context.Context) ([]*item, error) {
 		default:
 			o := metav1.ListOptions{}
 			if k == secrets {
-				o.FieldSelector = secretTypes
+				o.FieldSelector = named
 			}
 			err = c.listMeta(ctx, k, c.choice.only, o, func(o *metav1.PartialObjectMetadata) { take(&o.ObjectMeta, nil) })
 		}

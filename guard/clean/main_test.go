@@ -148,8 +148,8 @@ func (s *space) policy(name string, selector metav1.LabelSelector) {
 
 func selecting(pairs ...string) metav1.LabelSelector {
 	labels := map[string]string{}
-	for i := 0; i < len(pairs); i += 2 {
-		labels[pairs[i]] = pairs[i+1]
+	for pair := range slices.Chunk(pairs, 2) {
+		labels[pair[0]] = pair[1]
 	}
 	return metav1.LabelSelector{MatchLabels: labels}
 }

@@ -1,6 +1,7 @@
 package clean
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -212,11 +213,9 @@ func (r *release) read(k kind, o *unstructured.Unstructured) error {
 
 // readManifest takes in the objects of a manifest.
 func (r *release) readManifest(manifest string, hook bool) error {
-	reader := utilyaml.NewDocumentDecoder(io.NopCloser(strings.NewReader(manifest)))
-	defer reader.Close()
-	buffer := make([]byte, len(manifest)+1)
+	documents := utilyaml.NewYAMLReader(bufio.NewReader(strings.NewReader(manifest)))
 	for {
-		n, err := reader.Read(buffer)
+		text, err := documents.Read()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
@@ -227,7 +226,7 @@ func (r *release) readManifest(manifest string, hook bool) error {
 			metav1.TypeMeta   `json:",inline"`
 			metav1.ObjectMeta `json:"metadata"`
 		}
-		if err := yaml.Unmarshal(buffer[:n], &o); err != nil {
+		if err := yaml.Unmarshal(text, &o); err != nil {
 			return err
 		}
 		if o.Kind == "" {

@@ -353,7 +353,8 @@ func (c *Cleaner) look(ctx context.Context, s *scan, all bool) error {
 		if err == nil {
 			continue
 		}
-		if k.needed || !(apierrors.IsForbidden(err) || apierrors.IsNotFound(err) || apierrors.IsMethodNotSupported(err)) {
+		without := apierrors.IsForbidden(err) || apierrors.IsNotFound(err) || apierrors.IsMethodNotSupported(err)
+		if k.needed || !without {
 			return c.refused("list", k.kind, s.namespace, err)
 		}
 		c.note("%s of namespace %s are not looked at (%s): what only they name is not seen", k.kind.kind(), s.namespace, apierrors.ReasonForError(err))

@@ -107,8 +107,8 @@ spec: {podSelector: {matchLabels: {a: "{{ .Release.Name }}"}}}
 }
 
 func TestTheAPIRefusesGrowthAndNothingElseUntilItsTimeIsOver(t *testing.T) {
+	lab.Start(t).FakeNodes(t, 1) // they outlive the namespace, whose pods would else stay for a minute
 	s := newSpace(t)
-	s.FakeNodes(t, 1)
 	s.foreign("team", nil)
 	if out, err := s.install("first"); err != nil {
 		t.Fatal(out)
