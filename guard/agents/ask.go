@@ -50,7 +50,7 @@ func get(ctx context.Context, client *http.Client, url, accept string, most int6
 	if err != nil {
 		return &bulkhead.Error{Code: bulkhead.CodeUnavailable, Message: whom + " does not answer", Err: err}
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {
 		return refused(response, whom)
 	}
@@ -69,7 +69,8 @@ func refused(response *http.Response, whom string) error {
 	case http.StatusNotFound:
 		code = bulkhead.CodeNotFound
 	}
-	said, _ := io.ReadAll(io.LimitReader(response.Body, 2<<10)) //nolint:errcheck // what came of it is enough
+	// What came of it is enough.
+	said, _ := io.ReadAll(io.LimitReader(response.Body, 2<<10))
 	var status struct {
 		Message string `json:"message"` // Kubernetes
 		Error   string `json:"error"`   // Prometheus

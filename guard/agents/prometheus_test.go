@@ -161,7 +161,7 @@ func TestAPrometheusThatDoesNotHelp(t *testing.T) {
 		},
 		"it sends elsewhere": {
 			func(w http.ResponseWriter, r *http.Request) {
-				http.Redirect(w, r, "/there?"+r.URL.RawQuery, http.StatusFound)
+				http.Redirect(w, r, "/there", http.StatusFound)
 			},
 			"stopped after 10 redirects", "", bulkhead.CodeUnavailable,
 		},

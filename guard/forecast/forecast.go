@@ -156,6 +156,22 @@ func (t Trend) Reach(limit float64) (in, low, high time.Duration, ok bool) {
 	return in, low, high, true
 }
 
+// Levels says where the growth levels off and in how long, when its objects have a
+// time to live: from then on as many go as come. A ttl of 0 is not known; then only growth
+// that slows down already tells, and in is when nine tenths of the rest have come.
+func (t Trend) Levels(ttl time.Duration) (at float64, in time.Duration, ok bool) {
+	switch {
+	case !t.Growing || t.PerHour <= 0:
+		return 0, 0, false
+	case ttl > 0:
+		in = max(0, ttl-t.At.Sub(t.Since))
+		return t.Now + t.PerHour*in.Hours(), in, true
+	case t.Level > t.Now:
+		return t.Level, t.take(0.9*(t.Level-t.Now), t.PerHour), true
+	}
+	return 0, 0, false
+}
+
 // take is how long a growth takes for a gap at a rate that it has now.
 func (t Trend) take(gap, rate float64) time.Duration {
 	switch {

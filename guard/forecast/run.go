@@ -41,7 +41,7 @@ type run struct {
 // of the last k changes is up, none is most of it.
 func examine(s, b []sample, width float64, k int) (run, bool) {
 	n := len(b)
-	if n <= k || b[n-1].t-b[n-1-k].t > float64(2*k+2)*width {
+	if n <= k || b[n-1].t-b[n-1-k].t > float64(3*k)*width {
 		return run{}, false
 	}
 	// Most series are at rest most of the time: their end tells, with what smooth looks at.

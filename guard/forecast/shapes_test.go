@@ -77,8 +77,16 @@ func TestGrowthWithATimeToLiveLevelsOff(t *testing.T) {
 	if off := in.Hours() / reached; !ok || off < 0.7 || off > 1.3 {
 		t.Errorf("it reaches 1,200 in %.1f h, said to be %v", reached, in)
 	}
+	if level, in, ok := trend.Levels(0); !ok || level != trend.Level || in < 6*time.Hour || in > 24*time.Hour {
+		t.Errorf("it levels off at %v in %v", level, in)
+	}
 	if trend := forecast.Of(points); trend.Growing {
 		t.Errorf("in the end it does not grow: %+v", trend)
+	}
+	// Jobs that are kept for a day, exactly.
+	jobs := forecast.Of(minutes(12, Linear(Loop, 2)))
+	if level, in, ok := jobs.Levels(24 * time.Hour); !ok || math.Abs(level-24*Loop) > 100 || (in-14*time.Hour).Abs() > 10*time.Minute {
+		t.Errorf("it levels off at %v in %v", level, in)
 	}
 }
 
