@@ -2,6 +2,7 @@ package census_test
 
 import (
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -10,8 +11,10 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"bulkhead.dev/bulkhead/guard/census"
+	"bulkhead.dev/bulkhead/lab"
 )
 
 // A million objects, through all that a real one goes through here.
@@ -35,6 +38,73 @@ func BenchmarkAMillionObjects(b *testing.B) {
 		c.Snapshot()
 		b.ReportMetric(float64(time.Since(snapshots).Microseconds())/1000, "ms/snapshot")
 		stop()
+	}
+}
+
+// A hundred thousand real ones, and what their list costs the API server.
+func BenchmarkAHundredThousandRealObjects(b *testing.B) {
+	const objects = 100_000
+	l := lab.Start(b)
+	ns := l.Namespace(b)
+	configMaps(b, l, ns, objects)
+	server := apiServer(b)
+	for b.Loop() {
+		resetPeak(b, server)
+		<-time.After(30 * time.Second) // it goes on with what it does anyway
+		quiet := memory(b, server, "VmHWM")
+		resetPeak(b, server)
+		before, most := heap(), newPeak()
+		requests := l.Requests(b)
+		began := time.Now()
+		c, stop := run(b, l.Config(), census.Options{})
+		waitFor(b, func() bool { return status(c.Snapshot(), census.BuiltIn[len(census.BuiltIn)-1]).Exact })
+		b.ReportMetric(time.Since(began).Seconds(), "s-to-list")
+		b.ReportMetric(mib(memory(b, server, "VmHWM"))/mib(quiet), "x-peak-of-API-server")
+		b.ReportMetric(mib(quiet), "MiB-API-server")
+		b.ReportMetric(mib(most.stop()-before), "MiB-peak-heap")
+		b.ReportMetric(mib(heap()-before), "MiB-heap")
+		b.ReportMetric(float64(l.Requests(b).Of(mine)-requests.Of(mine)), "requests")
+
+		began = time.Now()
+		err := l.Client().CoreV1().ConfigMaps(ns).DeleteCollection(b.Context(), metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: "username=ann"})
+		if err != nil {
+			b.Fatal(err)
+		}
+		waitFor(b, func() bool { return tally(c.Snapshot(), "configmaps", ns, "mediawiki-*-mail-config").Objects == 0 })
+		b.ReportMetric(time.Since(began).Seconds(), "s-to-delete")
+		if got := tally(c.Snapshot(), "configmaps", ns, "mediawiki-*-mail-config").Deleted; got != objects {
+			b.Errorf("%d deleted, want %d", got, objects)
+		}
+		stop()
+	}
+}
+
+// apiServer is the process of this test's lab.
+func apiServer(t testing.TB) int {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := lab.Start(t)
+	for _, file := range all {
+		line, err := os.ReadFile(file)
+		if err != nil || !strings.Contains(string(line), "kube-apiserver\x00") || !strings.Contains(string(line), l.Dir()) {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil {
+			return pid
+		}
+	}
+	t.Fatal("the API server's process was not found")
+	return 0
+}
+
+// resetPeak makes a process's peak of memory what it has now (proc(5), clear_refs).
+func resetPeak(t testing.TB, pid int) {
+	t.Helper()
+	if err := os.WriteFile("/proc/"+strconv.Itoa(pid)+"/clear_refs", []byte("5"), 0o200); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -3,6 +3,7 @@ package census
 import (
 	"cmp"
 	"hash/maphash"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -112,9 +113,7 @@ func (t *table) shrink() {
 		return
 	}
 	objects := make(map[uint64]entry, len(t.objects))
-	for hash, e := range t.objects {
-		objects[hash] = e
-	}
+	maps.Copy(objects, t.objects)
 	t.objects, t.most = objects, len(objects)
 }
 

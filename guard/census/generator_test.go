@@ -192,6 +192,6 @@ func configMap(i int) *metav1.PartialObjectMetadata {
 		Labels: map[string]string{"app": "mediawiki", "app.kubernetes.io/managed-by": "Helm", "chart": "mediawiki-0.7.3", "heritage": "Helm",
 			"release": string(release), "username": "user" + strconv.Itoa(i%3), "script": "requeueTranscodes.php"},
 		Annotations:   map[string]string{"meta.helm.sh/release-name": string(release), "meta.helm.sh/release-namespace": "mw-script"},
-		ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "helm", Operation: "Update", APIVersion: "v1", Time: &born, FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: []byte(fields)}}},
+		ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "helm", Operation: "Update", APIVersion: "v1", Time: &born, FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(fields)}},
 	}}
 }

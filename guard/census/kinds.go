@@ -89,8 +89,7 @@ func (s switches) on(name string, byDefault bool) bool {
 func kindsOf(ctx context.Context, client discovery.DiscoveryInterfaceWithContext, s switches) (found []kind, failed map[string]bool, over []string, err error) {
 	lists, err := client.ServerPreferredResourcesWithContext(ctx)
 	failed = map[string]bool{}
-	var partly *discovery.ErrGroupDiscoveryFailed
-	if errors.As(err, &partly) {
+	if partly, ok := errors.AsType[*discovery.ErrGroupDiscoveryFailed](err); ok {
 		for gv := range partly.Groups {
 			failed[gv.Group] = true
 		}

@@ -124,21 +124,28 @@ func (s *stream) watch(ctx context.Context) error {
 	}
 	defer events.Stop()
 	if !w.listing {
-		s.census.report(s, nil)
+		// A refused connection is an empty watch to client-go: what lasts is a watch.
+		lasts := time.AfterFunc(atOnce, func() { s.census.report(s, nil) })
+		defer lasts.Stop()
 	}
+	began, some := time.Now(), false
 	for e := range events.ResultChan() {
+		some = true
 		if err := w.event(e); err != nil {
 			return err
 		}
 	}
-	if w.listing {
-		if err := context.Cause(ctx); err != nil {
-			return err
-		}
-		return errors.New("the watch ended before the list was complete")
+	switch {
+	case w.listing:
+		return cmp.Or(context.Cause(ctx), errors.New("the watch ended before its list was complete"))
+	case !some && time.Since(began) < atOnce:
+		return errors.New("the watch ended at once: the API server does not answer")
 	}
 	return nil
 }
+
+// atOnce is how soon a watch ends that never was one.
+const atOnce = 2 * time.Second
 
 var errIdle = errors.New("the API server did not finish its list in time")
 
