@@ -103,14 +103,14 @@ func TestAGuardThatWasAwayFindsWhatGoesOn(t *testing.T) {
 func TestClockJumpsAreSurvived(t *testing.T) {
 	w := &world{quiet: true, perHour: 224, loop: start.Add(time.Hour)}
 	clock := start
-	real := start
+	actual := start
 	g := guard.New(guard.Options{
-		Snapshot: func() bulkhead.Census { c := w.census(real); c.At = clock; return c },
+		Snapshot: func() bulkhead.Census { c := w.census(actual); c.At = clock; return c },
 		History:  openHistory(t, filepath.Join(t.TempDir(), history.Name)), Now: func() time.Time { return clock },
 	})
 	step := func(n int) {
 		for range n {
-			clock, real = clock.Add(time.Minute), real.Add(time.Minute)
+			clock, actual = clock.Add(time.Minute), actual.Add(time.Minute)
 			if err := g.Step(t.Context()); err != nil {
 				t.Fatal(err)
 			}

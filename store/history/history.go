@@ -5,9 +5,9 @@
 // Families that stay as they are cost nothing, and one that changes at every look
 // costs about six bytes each time: 2.2 kB for the six hours that are kept by the
 // minute, 2.4 kB for the three days that are kept in steps of ten minutes, and 3.9 kB
-// for the rest of thirty days, kept by the hour. So 5,000 families that never stand
-// still make a file of about 45 MB, and a usual cluster's, where some hundreds do,
-// one of a few. Which stretches of time somebody looked in is kept apart, so that
+// for the rest of thirty days, kept by the hour. Measured (BenchmarkAppend): 5,000
+// families of which none ever stands still make a file of 10.5 MB in three days, 700
+// bytes per family and day, and less from then on; if 300 of them move it is 1 MB. Which stretches of time somebody looked in is kept apart, so that
 // "unchanged" and "nobody looked" are told apart.
 //
 // One process writes; a lock of the kernel's says which. Another one on the same

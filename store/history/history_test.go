@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -209,10 +210,8 @@ func TestTheNumberOfSeriesIsBounded(t *testing.T) {
 }
 
 func with(counts map[string]int64, name string, n int64) map[string]int64 {
-	out := map[string]int64{name: n}
-	for k, v := range counts {
-		out[k] = v
-	}
+	out := maps.Clone(counts)
+	out[name] = n
 	return out
 }
 
