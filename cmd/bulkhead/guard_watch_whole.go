@@ -73,7 +73,7 @@ func (f *watchFlags) lookout(every time.Duration) (*lookout.Options, error) {
 	o := &lookout.Options{
 		Census: census.Options{Kinds: f.kinds, MetricsOnly: f.metricsOnly, Namespaces: f.namespaces},
 		Tell:   tell.Options{Webhook: webhook.Webhook{URL: f.webhook, TokenFile: f.tokenFile, CAFile: f.ca}},
-		Events: f.events, Every: every, Speed: f.speed,
+		Agents: f.agents, Events: f.events, Every: every, Speed: f.speed,
 	}
 	own, err := f.readBudgets()
 	if err != nil {
@@ -188,10 +188,13 @@ func (a *app) guardRBAC(f *guardRBACFlags) error {
 	}
 	role := rbacv1.ClusterRole{
 		TypeMeta:   metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: "ClusterRole"},
-		ObjectMeta: metav1.ObjectMeta{Name: f.name}, Rules: tell.Rights(kinds),
+		ObjectMeta: metav1.ObjectMeta{Name: f.name}, Rules: append(tell.Rights(kinds), tell.QuotaRules()...),
 	}
 	if f.events {
 		role.Rules = append(role.Rules, tell.EventRules()...)
+	}
+	if f.agents {
+		role.Rules = append(role.Rules, tell.AgentRules()...)
 	}
 	text, err := yaml.Marshal(role)
 	if err != nil {

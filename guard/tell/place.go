@@ -53,7 +53,7 @@ func (p *place) now() (alerts []alert, looked bool) {
 const (
 	sendTime   = 10 * time.Second
 	leaveTime  = time.Second // what is under way may take at the end
-	mostPauses = 300 // as long a pause as the first
+	mostPauses = 300         // as long a pause as the first
 	// sayAgain is how often it is logged that a place takes nothing.
 	sayAgain = time.Hour
 )

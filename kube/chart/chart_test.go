@@ -3,6 +3,7 @@ package chart_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -56,7 +57,8 @@ guard:
   agents: prometheus=http://prometheus.example.org:9090
   webhook: {url: "https://alerts.example.org/hook?a=b", tokenSecret: hook}
   prometheusRule: {enabled: true, labels: {release: "kube: prometheus", "on": "true"}}`,
-	"nothing of the cluster's": "{userRoles: false, crd: {install: false}, networkPolicy: {enabled: true}, resources: null, tolerations: null}",
+	"a guard that asks the kubelets": "guard: {enabled: true, kinds: [pods], events: false, agents: kubelets}",
+	"nothing of the cluster's":       "{userRoles: false, crd: {install: false}, networkPolicy: {enabled: true}, resources: null, tolerations: null}",
 }
 
 // objects renders a choice, and is in the order that is applied.
@@ -299,11 +301,15 @@ func TestAGuardGetsTheRightsToWhatItCountsAndNoOthers(t *testing.T) {
 	}
 	all := objects(t, "ship", choices["a guard"])
 	role := as[rbacv1.ClusterRole](t, all, "ClusterRole /bulkhead-server-ship-guard")
-	if diff := cmp.Diff(single(append(tell.Rights(kinds), tell.EventRules()...)), single(role.Rules)); diff != "" {
+	if diff := cmp.Diff(single(tell.Rights(kinds), tell.QuotaRules(), tell.EventRules()), single(role.Rules)); diff != "" {
 		t.Errorf("of package tell (-) and the chart (+):\n%s", diff)
 	}
 	role = as[rbacv1.ClusterRole](t, objects(t, "ship", choices["a guard of few kinds that tells much"]), "ClusterRole /bulkhead-server-ship-guard")
-	if diff := cmp.Diff(single(tell.Rights([]string{"pods", "foos.a.example.org"})), single(role.Rules)); diff != "" {
+	if diff := cmp.Diff(single(tell.Rights([]string{"pods", "foos.a.example.org"}), tell.QuotaRules()), single(role.Rules)); diff != "" {
+		t.Errorf("of package tell (-) and the chart (+):\n%s", diff)
+	}
+	role = as[rbacv1.ClusterRole](t, objects(t, "ship", choices["a guard that asks the kubelets"]), "ClusterRole /bulkhead-server-ship-guard")
+	if diff := cmp.Diff(single(tell.Rights([]string{"pods"}), tell.QuotaRules(), tell.AgentRules()), single(role.Rules)); diff != "" {
 		t.Errorf("of package tell (-) and the chart (+):\n%s", diff)
 	}
 	for _, o := range objects(t, "ship", "") {
@@ -314,21 +320,21 @@ func TestAGuardGetsTheRightsToWhatItCountsAndNoOthers(t *testing.T) {
 }
 
 // single are the rights of rules, one by one.
-func single(rules []rbacv1.PolicyRule) (all []string) {
-	for _, r := range rules {
+func single(rules ...[]rbacv1.PolicyRule) (all []string) {
+	for _, r := range slices.Concat(rules...) {
 		for _, verb := range r.Verbs {
 			for _, url := range r.NonResourceURLs {
 				all = append(all, verb+" "+url)
 			}
 			for _, group := range r.APIGroups {
 				for _, resource := range r.Resources {
-					all = append(all, verb+" "+resource+"."+group)
+					all = append(all, fmt.Sprint(verb, " ", resource, ".", group, r.ResourceNames))
 				}
 			}
 		}
 	}
 	slices.Sort(all)
-	return all
+	return slices.Compact(all)
 }
 
 func TestThePrometheusRuleIsTheTestedOne(t *testing.T) {

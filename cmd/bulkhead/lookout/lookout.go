@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"bulkhead.dev/bulkhead"
@@ -39,6 +40,9 @@ type Options struct {
 	State string
 	// Census says what is counted. Its Log and Now are New's.
 	Census census.Options
+	// Agents says how the memory of agents is measured: AgentsOff, AgentsKubelets, or
+	// AgentsPrometheus with the address behind it. Default: not at all.
+	Agents string
 	// Budgets are those that count. Default: budget.Defaults.
 	Budgets []bulkhead.Budget
 	// Tell says who is told. Its State, Now and Log are New's.
@@ -91,6 +95,7 @@ type Lookout struct {
 	guard    *guard.Guard
 	teller   *tell.Teller
 	requests tell.Requests
+	client   kubernetes.Interface // for quotas
 
 	// Of the goroutine that looks.
 	began   bool              // it was logged what is watched
@@ -112,6 +117,9 @@ func New(o Options) (_ *Lookout, err error) {
 	if l.census, err = census.New(config, o.Census); err != nil {
 		return nil, err
 	}
+	if l.client, err = kubernetes.NewForConfig(config); err != nil {
+		return nil, fmt.Errorf("reach the cluster: %w", err)
+	}
 	if o.Events {
 		events := tell.Events{}
 		if o.Tell.Events != nil {
@@ -123,13 +131,17 @@ func New(o Options) (_ *Lookout, err error) {
 	if l.teller, err = tell.New(o.Tell); err != nil {
 		return nil, err
 	}
+	measured, err := agentsOf(o.Agents, config, o.Tell.Now)
+	if err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(o.State, 0o700); err != nil {
 		return nil, fmt.Errorf("make the state folder: %w", err)
 	}
 	if l.history, err = history.Open(filepath.Join(o.State, history.Name)); err != nil {
 		return nil, err
 	}
-	l.guard = guard.New(guard.Options{Snapshot: l.census.Snapshot, History: l.history, Budgets: o.Budgets, Now: o.Tell.Now})
+	l.guard = guard.New(guard.Options{Snapshot: l.census.Snapshot, History: l.history, Budgets: o.Budgets, Agents: measured, Now: o.Tell.Now})
 	return l, nil
 }
 
@@ -175,8 +187,8 @@ func (l *Lookout) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var parts sync.WaitGroup
-	errs := make(chan error, 2)
-	for _, part := range []func(context.Context) error{l.census.Run, l.teller.Run} {
+	errs := make(chan error, 3)
+	for _, part := range []func(context.Context) error{l.census.Run, l.teller.Run, l.expireQuotas} {
 		parts.Go(func() {
 			if err := part(ctx); err != nil && ctx.Err() == nil {
 				errs <- err
