@@ -77,7 +77,7 @@ func jobLife(spec object, life Life) Life {
 const maxTTL = 1<<31 - 1
 
 // What controllers make, and what defaults and status add to what was sent, has about
-// so many bytes. Measured in the lab (lab_test.go).
+// so many bytes. Measured in the lab (test/plan).
 const (
 	sliceBytes    = 1_200
 	endpointBytes = 700
