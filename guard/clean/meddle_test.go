@@ -523,8 +523,8 @@ func TestAVerdictStopsAndSlowsIt(t *testing.T) {
 	if len(s.there()) != 5 {
 		t.Errorf("%d are there", len(s.there()))
 	}
-	// 10 objects at 1 a second, then 10 at 100.
-	if len(waited) != 2 || waited[0] < 7*time.Second || waited[0] < 5*waited[1] {
+	// The first 10 objects at 1 a second, not at 100.
+	if len(waited) != 2 || waited[0] < 7*time.Second {
 		t.Errorf("waited %v", waited)
 	}
 }
