@@ -51,7 +51,8 @@ func examine(s, b []sample, width float64, k int) (run, bool) {
 	b = b[max(0, n-maxSteps):]
 	n = len(b)
 	y, drops := smooth(b)
-	if !steady(y[n-1-k:]) || (width > atOnce && leap(s, b[n-1-k].t-width/2) > (y[n-1]-y[n-1-k])*mostAtOnce) {
+	batch := leap(s, b[n-1-k].t-width/2)
+	if !steady(y[n-1-k:]) || (width > atOnce && batch > (y[n-1]-y[n-1-k])*mostAtOnce) {
 		return run{}, false
 	}
 	r := run{width: width, b: b, y: y}
@@ -62,6 +63,8 @@ func examine(s, b []sample, width float64, k int) (run, bool) {
 		return run{}, false
 	}
 	r.measure()
+	// Of a batch it is not known whether it has just come or is about to.
+	r.spread = max(r.spread, (batch-r.rate*atOnce)/2)
 	r.compare(k, s[0].t)
 	r.end(s, drops)
 	return r, true
