@@ -415,15 +415,11 @@ func (c *Census) Snapshot() bulkhead.Census {
 		c.tidied = now
 	}
 	s := bulkhead.Census{At: now}
-	ready := map[string]bool{}
+	unready := map[string]bool{}
 	for name, w := range c.watched {
-		ready[name] = w.ready()
+		unready[name] = !w.ready()
 	}
-	for _, t := range c.counts.tell() {
-		if now, followed := ready[t.Kind]; now || !followed {
-			s.Tallies = append(s.Tallies, t)
-		}
-	}
+	s.Tallies = c.counts.tell(unready)
 	for _, name := range slices.Sorted(maps.Keys(c.watched)) {
 		s.Kinds = append(s.Kinds, c.status(name))
 	}

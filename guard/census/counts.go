@@ -103,6 +103,7 @@ func (c *counts) end(t *table, now time.Time) {
 	}
 	t.complete = true
 	t.shrink()
+	c.tidy(stepOf(now)) // a family that is large now may take in others
 }
 
 // shrink gives memory back after many were deleted: a map keeps what it once took.
@@ -251,11 +252,12 @@ func (c *counts) objectsOf(kind string) (n int64, complete bool) {
 	return n, complete
 }
 
-// tell is what there is now, ordered by kind, namespace and family.
-func (c *counts) tell() []bulkhead.Tally {
+// tell is what there is now, but of the kinds that are not ready, ordered by kind,
+// namespace and family.
+func (c *counts) tell(unready map[string]bool) []bulkhead.Tally {
 	told := make([]bulkhead.Tally, 0, c.live)
 	for i, t := range c.all {
-		if t == nil || t.into != id(i) {
+		if t == nil || t.into != id(i) || unready[t.key.Kind] {
 			continue
 		}
 		told = append(told, bulkhead.Tally{
