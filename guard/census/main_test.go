@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 	// Connections are the transports', and the lab's helpers have some, too.
 	var ignored []goleak.Option
 	for _, f := range []string{"net/http.(*http2ClientConn).readLoop", "net/http.(*persistConn).readLoop", "net/http.(*persistConn).writeLoop",
-		"golang.org/x/net/http2.(*ClientConn).readLoop"} {
+		"golang.org/x/net/http2.(*ClientConn).readLoop", "bulkhead.dev/bulkhead/lab.startKeeper.func2"} {
 		ignored = append(ignored, goleak.IgnoreAnyFunction(f))
 	}
 	if err := goleak.Find(ignored...); err != nil && code == 0 {
