@@ -118,6 +118,12 @@ agents, which bring what became of them to the next server.`,
 			return a.serve(cmd.Context(), f, every)
 		},
 	}
+	f.define(cmd)
+	return cmd
+}
+
+// define gives the command its flags.
+func (f *serveFlags) define(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVar(&f.listen, "listen", "localhost:8443", "`address` to listen on")
 	fl.StringArrayVar(&f.names, "name", nil, "host `name` or address that the server is called by, besides this host's; repeat")
@@ -136,7 +142,6 @@ agents, which bring what became of them to the next server.`,
 	f.watch.define(cmd, guardPrefix)
 	completeNoFiles(cmd, "listen", "name", "pprof", "namespace", "own-namespace", "worker-image", "worker-url", "pods-per-second")
 	completeFlag(cmd, "worker-image-pull-policy", "Always", "IfNotPresent", "Never")
-	return cmd
 }
 
 func (a *app) tokenCmd() *cobra.Command {

@@ -359,7 +359,7 @@ func TestManyFindingsAreOneMessageOfTheWorst(t *testing.T) {
 func TestAWebhookThatCannotBeIsRefused(t *testing.T) {
 	for name, w := range map[string]webhook.Webhook{
 		"no host":            {URL: "chat"},
-		"a token in clear":   {URL: "http://chat.example.org/", TokenFile: "/dev/null"},
+		"a token in clear":   {URL: "http://chat.example.org/", TokenFile: os.DevNull},
 		"no such token file": {URL: "https://chat.example.org/", TokenFile: "/nonexistent"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"time"
 
 	"bulkhead.dev/bulkhead/webhook"
@@ -59,21 +60,13 @@ func messageOf(notes []note, link string) Message {
 		}
 		m.Alerts = append(m.Alerts, a)
 		if i == 0 {
-			m.CommonLabels, m.CommonAnnotations = cloned(a.Labels), cloned(a.Annotations)
+			m.CommonLabels, m.CommonAnnotations = maps.Clone(a.Labels), maps.Clone(a.Annotations)
 			continue
 		}
 		keepCommon(m.CommonLabels, a.Labels)
 		keepCommon(m.CommonAnnotations, a.Annotations)
 	}
 	return m
-}
-
-func cloned(m map[string]string) map[string]string {
-	out := make(map[string]string, len(m))
-	for k, v := range m {
-		out[k] = v
-	}
-	return out
 }
 
 func keepCommon(common, with map[string]string) {
