@@ -295,7 +295,7 @@ func (a *app) guardRestore(ctx context.Context, f *guardCleanFlags) error {
 	if f.out == "json" {
 		err = errors.Join(writeJSON(a.stdout, done), err)
 	} else {
-		fmt.Fprintf(a.stdout, "Put back %d objects; %d are there.\n", done.Created, done.There)
+		fmt.Fprintf(a.stdout, "Put back %d objects; %d were there.\n", done.Created, done.There)
 	}
 	if done.Suspended > 0 {
 		a.tell("%d of them are Jobs: they are suspended, so that no script runs again", done.Suspended)

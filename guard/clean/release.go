@@ -269,7 +269,10 @@ func (r *release) judge(c *Cleaner) {
 		r.spare("%s of %s have passed since its end", now.Sub(over).Truncate(time.Second), c.opts.Grace)
 	}
 	r.why = "its Job has finished"
-	if r.over.IsZero() {
+	switch {
+	case r.over.IsZero() && r.status == "failed":
+		r.why = "Helm could not install it, and it has no Job"
+	case r.over.IsZero():
 		r.why = "its Job is gone"
 	}
 	if r.status == "uninstalled" && !r.hasJob {
