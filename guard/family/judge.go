@@ -91,14 +91,13 @@ var wikis = [...]string{"wiki", "wiktionary", "wikibooks", "wikinews", "wikiquot
 func judgeNumbered(w, lower string, s shape, versioned bool) (kept, tail string, varies bool) {
 	letters := lower[:s.letters]
 	switch {
+	case len(w) == randomWord && (s.digits > 2 || !numbered[letters]): // first: v1234567 is as random as others
+		return "", "", true
 	case versioned: // python3.11, v1.2.3
 		return w[:s.letters], "", true
 	case letters == "v":
-		return "v", "", s.digits > 1
+		return w[:1], "", s.digits > 1
 	case len(w) == randomWord:
-		if s.digits > 2 || !numbered[letters] {
-			return "", "", true
-		}
 		return "", "", false
 	case s.safe && len(w) >= safeWord:
 		return "", "", true
