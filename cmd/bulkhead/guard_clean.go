@@ -1,12 +1,7 @@
 package main
 
 import (
-	"context"
-	"fmt"
-
 	"github.com/spf13/cobra"
-
-	"bulkhead.dev/bulkhead"
 )
 
 // guardFlags say which cluster a command is about, and where in it.
@@ -118,10 +113,4 @@ func (f *guardCleanFlags) check(cmd *cobra.Command) error {
 		}
 	}
 	return nil
-}
-
-// findingByID is the finding of the guard's history that has this id.
-func (a *app) findingByID(_ context.Context, id string) (bulkhead.Finding, error) {
-	return bulkhead.Finding{}, &bulkhead.Error{Code: bulkhead.CodeNotFound, Message: fmt.Sprintf("there is no finding %s", bulkhead.Quote(id)),
-		Hint: "`bulkhead why` lists them; a family can be given by itself, too"}
 }

@@ -86,7 +86,7 @@ func (a *app) guardClean(ctx context.Context, f *guardCleanFlags) error {
 }
 
 func (a *app) cleanOptions(ctx context.Context, f *guardCleanFlags) (o clean.Options, err error) {
-	o = clean.Options{Family: f.family, Release: f.release, Kind: f.kind, Finished: f.finished, Verdict: a.guardVerdict, Now: time.Now}
+	o = clean.Options{Family: f.family, Release: f.release, Kind: f.kind, Finished: f.finished, Verdict: a.guardVerdict(ctx), Now: time.Now}
 	if o.Grace, err = plan.ParseDuration(f.older); err != nil {
 		return o, fmt.Errorf("--older: %w", err)
 	}
@@ -107,7 +107,7 @@ func (a *app) cleanOptions(ctx context.Context, f *guardCleanFlags) (o clean.Opt
 	if f.finding == "" {
 		return o, nil
 	}
-	finding, err := a.findingByID(ctx, f.finding)
+	finding, err := a.findingByID(ctx, &f.guardFlags, f.finding)
 	if err != nil {
 		return o, err
 	}
@@ -123,9 +123,6 @@ func (a *app) cleanOptions(ctx context.Context, f *guardCleanFlags) (o clean.Opt
 	}
 	return o, nil
 }
-
-// guardVerdict is what the guard and the brakes say about clean-ups.
-func (a *app) guardVerdict() bulkhead.Verdict { return bulkhead.Verdict{} }
 
 // cleanUp deletes what was found.
 func (a *app) cleanUp(ctx context.Context, f *guardCleanFlags, cleaner *clean.Cleaner, found *clean.Found, view cleanView) error {

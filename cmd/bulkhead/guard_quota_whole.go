@@ -65,7 +65,7 @@ func (a *app) quotaOptions(ctx context.Context, f *guardQuotaFlags) (o quota.Opt
 	if o.Config, o.Namespace, err = f.of(a); err != nil || f.finding == "" {
 		return o, err
 	}
-	finding, err := a.findingByID(ctx, f.finding)
+	finding, err := a.findingByID(ctx, &f.guardFlags, f.finding)
 	if err != nil {
 		return o, err
 	}

@@ -164,9 +164,22 @@ func (a *app) whyPlace() (place, error) {
 }
 
 // whyFromServer asks the guard of a server.
-func (a *app) whyFromServer(context.Context, place, *whyFlags) (answer, error) {
-	return answer{}, &bulkhead.Error{Code: bulkhead.CodeUnavailable, Message: "the server has no guard", Err: errNoGuard,
-		Hint: "--now looks at the cluster of the kubeconfig"}
+func (a *app) whyFromServer(ctx context.Context, p place, f *whyFlags) (answer, error) {
+	s, err := a.openServer(ctx, p, triesToAsk)
+	if err != nil {
+		return answer{}, err
+	}
+	defer s.close()
+	n := answer{from: "the guard " + s.where()}
+	if n.findings, n.looked, err = s.Findings(ctx, f.namespace); err != nil {
+		return answer{}, err
+	}
+	if n.looked.IsZero() {
+		return answer{}, &bulkhead.Error{Code: bulkhead.CodeUnavailable, Message: "the guard " + s.where() + " has not looked yet", Err: errNoGuard,
+			Hint: "ask again in a minute; --now looks at the cluster of the kubeconfig"}
+	}
+	n.census, _, err = s.Census(ctx, f.namespace, 0)
+	return n, err
 }
 
 // whyFromFolder reads what a guard writes into the state folder.
