@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"strings"
 
 	"bulkhead.dev/bulkhead"
 	"bulkhead.dev/bulkhead/guard/budget"
@@ -18,6 +19,7 @@ type AgentSample struct {
 	Version   string  // of its image; "" if it is not known
 	Memory    float64 // bytes: the working set, as the kubelet counts it against the limit
 	Limit     float64 // bytes; 0: none
+	Sign      string  // that it is about to die, in one line; "": none
 }
 
 // agentKey is the key of the series of an agent's memory.
@@ -81,6 +83,9 @@ func (a *analysis) agents(kinds []kindGrowth) (out []bulkhead.Reach) {
 		}
 		agent := forecast.Agent{Name: clean(s.Agent), Memory: s.Memory, Limit: s.Limit, Cost: cost, Held: held, Objects: each, Noun: noun}
 		if r, ok := agent.Reach(); ok && r.In <= horizon {
+			if s.Sign != "" {
+				r.Detail = strings.TrimSuffix(clean(s.Sign)+"; "+r.Detail, "; ")
+			}
 			out = append(out, r)
 		}
 	}

@@ -3,6 +3,7 @@ package lookout
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -24,7 +25,7 @@ const (
 const measuring = 20 * time.Second
 
 // agentsOf is what the guard asks how agents stand; nil: nobody.
-func agentsOf(how string, config *rest.Config, now func() time.Time) (func(context.Context) ([]guard.AgentSample, error), error) {
+func agentsOf(how string, config *rest.Config, now func() time.Time, log *slog.Logger) (func(context.Context) ([]guard.AgentSample, error), error) {
 	var source agents.Source
 	var err error
 	address, prometheus := strings.CutPrefix(how, AgentsPrometheus)
@@ -42,13 +43,27 @@ func agentsOf(how string, config *rest.Config, now func() time.Time) (func(conte
 	if err != nil {
 		return nil, err
 	}
+	watch := agents.Watch{Source: source}
+	told := map[string]agents.Stage{}
 	return func(ctx context.Context) ([]guard.AgentSample, error) {
 		ctx, cancel := context.WithTimeout(ctx, measuring)
 		defer cancel()
-		samples, err := source.Read(ctx)
+		fullest, signs, err := watch.Look(ctx)
+		stages, words := map[string]agents.Stage{}, map[string]string{}
+		for _, sign := range signs { // the worst at the front
+			if _, ok := stages[sign.Agent]; ok {
+				continue
+			}
+			stages[sign.Agent], words[sign.Agent] = sign.Stage, sign.String()
+			if told[sign.Agent] != sign.Stage {
+				log.Warn("an agent is about to die", "agent", sign.Agent, "namespace", sign.Namespace, "sign", sign.String())
+			}
+		}
+		told = stages
 		var out []guard.AgentSample
-		for _, s := range agents.Fullest(samples) {
-			out = append(out, guard.AgentSample{Agent: s.Agent, Namespace: s.Namespace, Version: s.Version, Memory: s.WorkingSet, Limit: s.Limit})
+		for _, s := range fullest {
+			out = append(out, guard.AgentSample{Agent: s.Agent, Namespace: s.Namespace, Version: s.Version, Memory: s.WorkingSet,
+				Limit: s.Limit, Sign: words[s.Agent]})
 		}
 		return out, err
 	}, nil

@@ -131,7 +131,7 @@ func New(o Options) (_ *Lookout, err error) {
 	if l.teller, err = tell.New(o.Tell); err != nil {
 		return nil, err
 	}
-	measured, err := agentsOf(o.Agents, config, o.Tell.Now)
+	measured, err := agentsOf(o.Agents, config, o.Tell.Now, o.Log)
 	if err != nil {
 		return nil, err
 	}
