@@ -2,6 +2,7 @@ package guard_test
 
 import (
 	"bytes"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -91,14 +92,14 @@ func checkIncident(t *testing.T, f bulkhead.Finding, since time.Time) {
 	if f.Namespace != "mw-script" || f.Client != "helm" {
 		t.Errorf("namespace %q, client %q", f.Namespace, f.Client)
 	}
-	if diff := cmp.Diff([]string{"kharlan"}, f.Users); diff != "" {
+	if diff := cmp.Diff([]string{"ann"}, f.Users); diff != "" {
 		t.Errorf("users (-want +got):\n%s", diff)
 	}
 	facts := map[string]string{}
 	for _, of := range f.Facts {
 		facts[of.Key] = of.Value
 	}
-	if diff := cmp.Diff(map[string]string{"username": "kharlan", "script": "requeueTranscodes.php", "comment": "T363966"}, facts); diff != "" {
+	if diff := cmp.Diff(map[string]string{"username": "ann", "script": "requeueTranscodes.php", "comment": "T363966"}, facts); diff != "" {
 		t.Errorf("facts (-want +got):\n%s", diff)
 	}
 	if off := f.Since.Sub(since).Abs(); off > 5*time.Minute {
@@ -170,5 +171,12 @@ func TestOneLookIsEnoughAtTheTimeOfTheFirstPage(t *testing.T) {
 	t.Logf("\n%s", &b)
 	if f.Severity != bulkhead.Critical || f.Since.Sub(w.loop).Abs() > time.Hour {
 		t.Errorf("%s since %s", f.Severity, f.Since)
+	}
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if page := "$ bulkhead why\n" + b.String() + "```"; !strings.Contains(string(readme), page) {
+		t.Errorf("the README has another page than this:\n%s", page)
 	}
 }

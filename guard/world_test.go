@@ -129,7 +129,7 @@ func (w *world) incident(at time.Time, add func(bulkhead.Tally)) {
 			t.Facts = append(t.Facts, bulkhead.Fact{Key: "comment", Value: "T363966", Objects: n})
 		}
 		if kind == "jobs.batch" || kind == "pods" || kind == "configmaps" {
-			t.Facts = append(t.Facts, bulkhead.Fact{Key: "username", Value: "kharlan", Objects: n},
+			t.Facts = append(t.Facts, bulkhead.Fact{Key: "username", Value: "ann", Objects: n},
 				bulkhead.Fact{Key: "script", Value: "requeueTranscodes.php", Objects: n})
 		}
 		add(t)
