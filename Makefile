@@ -115,6 +115,10 @@ bench: build ## measure speed and memory beside xargs and GNU parallel (17 minut
 	@.ci/need parallel
 	@CGO_ENABLED=0 go run ./bench $(BENCH)
 
+.PHONY: bench-guard
+bench-guard: lab-build ## measure the guard: a million generated objects, 100,000 real ones, a look, a forecast (15 minutes)
+	@go test -run '^$$' -bench . -benchtime 1x -timeout 40m ./guard/... ./store/history
+
 .PHONY: bench-kubernetes
 bench-kubernetes: lab-build ## measure on the lab, beside Helm releases and Jobs (10 minutes; BENCH="-scale 0.1")
 	@.ci/need $(LAB_NEED)
