@@ -13,9 +13,10 @@ import (
 )
 
 const (
-	mostFacts   = 8
-	mostUsers   = 5
-	longestText = 200 // of one thing that comes from the cluster
+	mostFacts      = 8
+	mostUsers      = 5
+	longestText    = 200  // of one thing that comes from the cluster
+	longestCommand = 2000 // characters; a longer one is of no use in any shell
 )
 
 // finding makes one of a group of growths. It is not ok when the growth will not hurt.

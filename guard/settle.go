@@ -34,7 +34,7 @@ func (s *sighting) open() bool { return s.looks >= looksToOpen && s.finding.Ende
 func (g *Guard) settle(found []bulkhead.Finding, now time.Time) (changed []bulkhead.Finding) {
 	for i := range found {
 		f := &found[i]
-		s := g.sighted(f)
+		s := g.sighted(f, now)
 		if s == nil {
 			if len(g.seen) >= mostSeen {
 				continue
@@ -64,23 +64,35 @@ func (g *Guard) settle(found []bulkhead.Finding, now time.Time) (changed []bulkh
 }
 
 // sighted is what is known already of a growth: it has the same identity, or a family
-// in common.
-func (g *Guard) sighted(f *bulkhead.Finding) *sighting {
+// in common; or what one of them has as a sum, because its families do not show yet, is
+// a kind of the other, and no other growth was it at this look.
+func (g *Guard) sighted(f *bulkhead.Finding, now time.Time) *sighting {
 	if s := g.seen[f.ID]; s != nil {
 		return s
 	}
+	var first *sighting
 	for _, s := range g.seen {
-		if s.finding.Namespace == f.Namespace && share(s.finding.Members, f.Members) {
+		if s.finding.Namespace != f.Namespace {
+			continue
+		}
+		if share(s.finding.Members, f.Members, func(a, b bulkhead.Key) bool { return a == b }) {
 			return s
 		}
+		older := first == nil || s.finding.Since.Before(first.finding.Since)
+		if !s.last.Equal(now) && older && share(s.finding.Members, f.Members, summed) {
+			first = s
+		}
 	}
-	return nil
+	return first
 }
 
-func share(a, b []bulkhead.Member) bool {
+// summed reports whether one of two keys is the sum of a kind that the other is of.
+func summed(a, b bulkhead.Key) bool { return a.Kind == b.Kind && (a.Family == All) != (b.Family == All) }
+
+func share(a, b []bulkhead.Member, same func(a, b bulkhead.Key) bool) bool {
 	for _, m := range a {
 		for _, o := range b {
-			if m.Key == o.Key {
+			if same(m.Key, o.Key) {
 				return true
 			}
 		}

@@ -93,7 +93,7 @@ func (p *page) advise(advice []bulkhead.Advice) {
 	for i, a := range advice {
 		lines := []string{bulkhead.OneLine(fmt.Sprintf("%2d %s", i+1, a.Text), p.width)}
 		if a.Command != "" {
-			lines = append(lines, "     "+a.Command)
+			lines = append(lines, "     "+bulkhead.OneLine(a.Command, longestCommand))
 		}
 		if len(p.lines)+len(lines) > pageLines {
 			if len(p.lines) < pageLines {
