@@ -285,3 +285,38 @@ func ExampleNumber() {
 	fmt.Println(guard.Number(12537), guard.Number(3.7), guard.Duration(230*time.Minute), guard.Duration(4*24*time.Hour+5*time.Hour))
 	// Output: 12,537 3.7 3h50m 4d 5h
 }
+
+// At first each name stands for itself, and only their sum grows; later they are one family.
+func TestAGrowthIsOneFindingAlsoWhenItsFamiliesShowLaterThanItsSum(t *testing.T) {
+	o := newWatch(t, &world{quiet: true}, start, nil)
+	o.guard = guard.New(guard.Options{Now: func() time.Time { return o.now }, Snapshot: func() bulkhead.Census {
+		made := int64(4 * o.now.Sub(start).Minutes())
+		c := bulkhead.Census{At: o.now, Kinds: []bulkhead.KindStatus{{Kind: "jobs.batch", Objects: made, Exact: true}}}
+		family := func(name string, objects int64) {
+			c.Tallies = append(c.Tallies, bulkhead.Tally{Key: bulkhead.Key{Kind: "jobs.batch", Namespace: "lists", Family: name}, Objects: objects})
+		}
+		if o.now.Sub(start) < 70*time.Minute {
+			for i := range made {
+				family(fmt.Sprint("name-", i), 1)
+			}
+		} else {
+			family("name-*", made)
+		}
+		return c
+	}})
+	ids := map[string]string{}
+	o.minutes(4*60, func(findings []bulkhead.Finding) bool {
+		for _, f := range findings {
+			if ids[f.ID] == "" {
+				ids[f.ID] = fmt.Sprint(o.now.Sub(start), f.Namespace, f.Members[0].Key)
+			}
+		}
+		return false
+	})
+	if len(ids) != 1 {
+		t.Errorf("%v", ids)
+	}
+	if f := o.guard.Findings(); len(f) != 1 || f[0].Members[0].Family != "name-*" {
+		t.Errorf("at the end:\n%s", o.text())
+	}
+}

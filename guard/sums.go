@@ -79,7 +79,8 @@ func Sums(c bulkhead.Census) bulkhead.Census {
 	out := slices.Clip(c.Tallies)
 	for _, s := range sums {
 		// What is one small family needs no sum, except that a kind always has one.
-		if s.parts > 1 || s.Objects >= least || s.Key == total(s.Kind) {
+		alone := s.parts == 1 && s.Namespace == All && s.Family != All // is that family itself
+		if s.parts > 1 || s.Objects >= least && !alone || s.Key == total(s.Kind) {
 			out = append(out, s.Tally)
 		}
 	}
