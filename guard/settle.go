@@ -87,7 +87,9 @@ func (g *Guard) sighted(f *bulkhead.Finding, now time.Time) *sighting {
 }
 
 // summed reports whether one of two keys is the sum of a kind that the other is of.
-func summed(a, b bulkhead.Key) bool { return a.Kind == b.Kind && (a.Family == All) != (b.Family == All) }
+func summed(a, b bulkhead.Key) bool {
+	return a.Kind == b.Kind && (a.Family == All) != (b.Family == All)
+}
 
 func share(a, b []bulkhead.Member, same func(a, b bulkhead.Key) bool) bool {
 	for _, m := range a {
