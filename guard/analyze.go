@@ -73,6 +73,7 @@ func (a *analysis) findings() []bulkhead.Finding {
 			findings = append(findings, f)
 		}
 	}
+	findings = append(findings, a.exceeded(findings)...)
 	slices.SortFunc(findings, Worse)
 	return findings[:min(len(findings), mostFindings)]
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 
 	"bulkhead.dev/bulkhead"
 	"bulkhead.dev/bulkhead/guard"
+	"bulkhead.dev/bulkhead/guard/budget"
 	"bulkhead.dev/bulkhead/store/history"
 )
 
@@ -319,4 +321,36 @@ func TestAGrowthIsOneFindingAlsoWhenItsFamiliesShowLaterThanItsSum(t *testing.T)
 	if f := o.guard.Findings(); len(f) != 1 || f[0].Members[0].Family != "name-*" {
 		t.Errorf("at the end:\n%s", o.text())
 	}
+}
+
+func TestABudgetOfSomebodysOwnThatIsReachedIsToldThoughNothingGrows(t *testing.T) {
+	set := func(text string) bulkhead.Budget {
+		b, err := budget.Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	o := newWatch(t, &world{quiet: true}, start, nil)
+	o.guard = guard.New(guard.Options{Now: func() time.Time { return o.now },
+		Budgets: append(budget.Defaults(), set("configmaps@lists=500"), set("networkpolicies=2"), set("jobs@each=100"), set("secrets=5000")),
+		Snapshot: func() bulkhead.Census {
+			of := func(kind, namespace, family string, objects int64) bulkhead.Tally {
+				return bulkhead.Tally{Key: bulkhead.Key{Kind: kind, Namespace: namespace, Family: family}, Objects: objects, Keeps: bulkhead.Keep{Nothing: objects}}
+			}
+			return bulkhead.Census{At: o.now, Tallies: []bulkhead.Tally{of("configmaps", "lists", "a-*", 700), of("configmaps", "lists", "b-*", 78),
+				of("configmaps", "other", "c-*", 40_000), of("networkpolicies.networking.k8s.io", "x", "p", 1), of("networkpolicies.networking.k8s.io", "y", "p", 1),
+				of("jobs.batch", "x", "j-*", 99), of("secrets", "x", "s-*", 4999)}}
+		}})
+	o.minutes(30, nil)
+	var titles []string
+	for _, f := range o.guard.Findings() {
+		titles = append(titles, fmt.Sprintf("%s: %s", f.Severity, f.Title))
+	}
+	slices.Sort(titles)
+	want := []string{"warning: 2 networkpolicies in the cluster: the budget is 2", "warning: 778 configmaps in lists: the budget is 500"}
+	if diff := cmp.Diff(want, titles); diff != "" {
+		t.Errorf("-want +got:\n%s\n%s", diff, o.text())
+	}
+	t.Logf("\n%s", o.text())
 }

@@ -66,7 +66,9 @@ func (p *page) write(f *bulkhead.Finding, now time.Time) {
 	p.lines = append(p.lines, bulkhead.OneLine(strings.ToUpper(string(f.Severity))+": "+f.Title, p.width))
 	p.line("since", "%s", since(f, now))
 	members := sortedMembers(f.Members)
-	p.line("ratio", "%s", ratios(members))
+	if grows(f) {
+		p.line("ratio", "%s", ratios(members))
+	}
 	p.line("there are", "%s", there(members))
 	p.line("names", "%s", names(members))
 	p.line("made by", "%s", madeBy(f))
@@ -106,6 +108,9 @@ func (p *page) advise(advice []bulkhead.Advice) {
 }
 
 func since(f *bulkhead.Finding, now time.Time) string {
+	if !grows(f) {
+		return sinceWhen(f, now)
+	}
 	text := fmt.Sprintf("%s UTC (%s ago), %s times an hour", f.Since.UTC().Format("2006-01-02 15:04"), Duration(now.Sub(f.Since)), Number(f.PerHour))
 	if !f.Ended.IsZero() {
 		text += fmt.Sprintf("; ended %s ago", Duration(now.Sub(f.Ended)))
@@ -188,6 +193,9 @@ func madeBy(f *bulkhead.Finding) string {
 			key = of.Key
 		}
 		parts = append(parts, key+" "+of.Value)
+	}
+	if len(parts) == 0 && !grows(f) {
+		return "bulkhead why " + named(f.Members[0].Kind) + " says more"
 	}
 	if len(parts) == 0 {
 		return "nothing on them says who"

@@ -1,0 +1,109 @@
+package guard
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"fmt"
+	"slices"
+	"time"
+
+	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/guard/budget"
+)
+
+// mostMembers is how many families of a kind are named that has too many objects.
+const mostMembers = 3
+
+// exceeded are the budgets that somebody has set and that are reached, whether or not
+// anything grows. Default budgets are not: what has always been over them lives.
+func (a *analysis) exceeded(found []bulkhead.Finding) (out []bulkhead.Finding) {
+	defaults := budget.Defaults()
+	for _, b := range a.Budgets {
+		if slices.Contains(defaults, b) || b.Unit != budget.Objects && b.Unit != budget.Rules || told(found, b.Name) {
+			continue
+		}
+		there := map[string]int64{} // by namespace; under "" if all count together
+		for key, t := range a.tallies {
+			if key.Kind != b.Kind || isSum(key) || b.Namespace != "" && b.Namespace != budget.Each && b.Namespace != key.Namespace {
+				continue
+			}
+			namespace := key.Namespace
+			if b.Namespace == "" {
+				namespace = ""
+			}
+			there[namespace] += measure(b.Unit, t)
+		}
+		if only := a.status[b.Kind].Objects; b.Namespace == "" && b.Unit == budget.Objects {
+			there[""] = max(there[""], only) // where nobody counts families
+		}
+		for namespace, n := range there {
+			if float64(n) >= b.Limit {
+				out = append(out, a.over(b, namespace, n))
+			}
+		}
+	}
+	return out
+}
+
+func told(found []bulkhead.Finding, name string) bool {
+	return slices.ContainsFunc(found, func(f bulkhead.Finding) bool {
+		return slices.ContainsFunc(f.Reaches, func(r bulkhead.Reach) bool { return r.Budget.Name == name && r.In <= 0 })
+	})
+}
+
+func measure(unit string, t *bulkhead.Tally) int64 {
+	if unit == budget.Rules {
+		return t.Rules
+	}
+	return t.Objects
+}
+
+// over is the finding of a budget that is reached in a namespace; "": everywhere.
+func (a *analysis) over(b bulkhead.Budget, namespace string, n int64) bulkhead.Finding {
+	var members []bulkhead.Member
+	keep := bulkhead.Keep{}
+	for key, t := range a.tallies {
+		if key.Kind == b.Kind && !isSum(key) && (namespace == "" || key.Namespace == namespace) {
+			members = append(members, bulkhead.Member{Key: key, Objects: t.Objects, Rules: t.Rules, Example: clean(t.Example.Name)})
+			keep.Nothing += t.Keeps.Nothing
+		}
+	}
+	slices.SortFunc(members, func(x, y bulkhead.Member) int { return cmp.Or(cmp.Compare(y.Objects, x.Objects), compareKeys(x.Key, y.Key)) })
+	if len(members) == 0 {
+		members = []bulkhead.Member{{Key: total(b.Kind), Objects: n}}
+	}
+	where, scope := "the cluster", []string{"-A"}
+	if namespace != "" {
+		where, scope = clean(namespace), []string{"-n", namespace}
+	}
+	sum := sha256.Sum256([]byte("budget\x00" + b.Name + "\x00" + namespace))
+	f := bulkhead.Finding{
+		ID: fmt.Sprintf("%x", sum[:5]), Severity: bulkhead.Warning, Namespace: namespace, Since: a.Now,
+		Title:   fmt.Sprintf("%s %s in %s: the budget is %s", Number(float64(n)), what(b), where, Number(b.Limit)),
+		Members: members[:min(len(members), mostMembers)],
+		Reaches: []bulkhead.Reach{{Budget: b, Now: float64(n)}},
+		Keeps:   fmt.Sprintf("nothing removes %s of them", Number(float64(keep.Nothing))),
+		Advice: []bulkhead.Advice{{Text: "look at the newest of them; this changes nothing",
+			Command: bulkhead.ShellLine(append([]string{"kubectl", "get", named(b.Kind)}, scope...)) + " --sort-by=.metadata.creationTimestamp | tail"}},
+	}
+	if namespace != "" {
+		f.Advice = append(f.Advice, bulkhead.Advice{Text: "refuse more of them at the API; without --yes it says what that would be",
+			Command: bulkhead.ShellLine(append([]string{"bulkhead", "guard", "quota", "--kinds", named(b.Kind)}, scope...))})
+	}
+	return f
+}
+
+func what(b bulkhead.Budget) string {
+	if b.Unit == budget.Rules {
+		return "rules of " + short(b.Kind)
+	}
+	return short(b.Kind)
+}
+
+// grows is whether a finding is about a growth, and not about a budget that is reached.
+func grows(f *bulkhead.Finding) bool { return f.PerHour > 0 }
+
+// sinceWhen is since when a budget is reached, for people.
+func sinceWhen(f *bulkhead.Finding, now time.Time) string {
+	return fmt.Sprintf("%s UTC (%s ago), or longer", f.Since.UTC().Format("2006-01-02 15:04"), Duration(now.Sub(f.Since)))
+}
