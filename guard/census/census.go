@@ -61,6 +61,7 @@ type Census struct {
 	requests  atomic.Int64
 	lists     chan struct{} // one kind lists at a time
 	poked     chan struct{} // the kinds may have changed
+	silent    time.Duration // how long a watch may bring nothing
 
 	mu      sync.Mutex
 	counts  *counts
@@ -89,7 +90,7 @@ func New(config *rest.Config, options Options) (*Census, error) {
 	}
 	c := &Census{
 		options: options, switches: s, log: options.Log, now: options.Now,
-		lists: make(chan struct{}, 1), poked: make(chan struct{}, 1),
+		silent: silent, lists: make(chan struct{}, 1), poked: make(chan struct{}, 1),
 		counts: newCounts(options.FactKeys), watched: map[string]*watched{}, server: map[string]measured{},
 	}
 	if c.log == nil {

@@ -356,3 +356,22 @@ func TestTheAPIServersMetricsAreReadLineByLine(t *testing.T) {
 		t.Errorf("without metrics: %+v, %v", s, err)
 	}
 }
+
+// A proxy that has lost its API server keeps the connection, and would for hours.
+func TestAWatchThatSaysNothingIsOpenedAnew(t *testing.T) {
+	p := &played{version: 7, objects: []*metav1.PartialObjectMetadata{plain("a", "dump-1", nil)}}
+	c, err := census.New(play(t, p), census.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.SetSilent(100 * time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = c.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	eventually(t, c, func(bulkhead.Census) bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return len(p.watches) > 1 && p.watches[1] == "from 7"
+	})
+}

@@ -21,6 +21,9 @@ const (
 	// idle is how long a streamed list may pause. A server that does not know the
 	// question sends the objects and then never says that they were all.
 	idle = time.Minute
+	// silent is how long a watch may bring nothing. The API server says each minute how far
+	// it is; what says nothing may be a proxy that has lost it, and nobody is told.
+	silent = 10 * time.Minute
 	// shortest and longest are the times between two tries after a failure. Where a right
 	// is missing, patience is: nobody grants one every minute.
 	shortest = time.Second
@@ -113,10 +116,19 @@ func (s *stream) watch(ctx context.Context) error {
 		o.SendInitialEvents, o.ResourceVersionMatch = &yes, metav1.ResourceVersionMatchNotOlderThan
 		timer := time.AfterFunc(idle, func() { cancel(errIdle) })
 		defer timer.Stop()
-		w.listed = func() { release(); timer.Stop() }
+		w.listed = func() {
+			release()
+			timer.Reset(s.census.silent)
+			w.alive = func() { timer.Reset(s.census.silent) }
+		}
 		w.alive = func() { timer.Reset(idle) }
 		w.listing = true
 		s.census.change(func(c *counts, _ time.Time) { c.begin(s.table) })
+	}
+	if !w.listing {
+		timer := time.AfterFunc(s.census.silent, func() { cancel(errSilent) })
+		defer timer.Stop()
+		w.alive = func() { timer.Reset(s.census.silent) }
 	}
 	events, err := s.source.watch(ctx, o)
 	if err != nil {
@@ -149,6 +161,9 @@ const atOnce = 2 * time.Second
 
 var errIdle = errors.New("the API server did not finish its list in time")
 
+// errSilent ends a watch that brings nothing; another one goes on where it was.
+var errSilent = errors.New("the API server says nothing")
+
 // watching is one open watch.
 type watching struct {
 	*stream
@@ -158,9 +173,7 @@ type watching struct {
 }
 
 func (w *watching) event(e watch.Event) error {
-	if w.listing {
-		w.alive()
-	}
+	w.alive()
 	switch e.Type {
 	case watch.Error:
 		return apierrors.FromObject(e.Object)
@@ -245,7 +258,7 @@ func (s *stream) list(ctx context.Context) error {
 	s.census.change(func(c *counts, _ time.Time) { c.begin(s.table) })
 	o := metav1.ListOptions{Limit: pageSize, FieldSelector: s.selector()}
 	for {
-		page, err := s.source.list(ctx, o)
+		page, err := s.listPage(ctx, o)
 		if err != nil {
 			return err
 		}
@@ -262,6 +275,17 @@ func (s *stream) list(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// listPage asks for one page: no other kind is listed until it is there.
+func (s *stream) listPage(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, idle, errIdle)
+	defer cancel()
+	page, err := s.source.list(ctx, o)
+	if err != nil {
+		return nil, cmp.Or(context.Cause(ctx), err)
+	}
+	return page, nil
 }
 
 func (s *stream) page(page runtime.Object) error {
