@@ -91,7 +91,7 @@ const (
 type Lookout struct {
 	opts     Options
 	census   *census.Census
-	history  *history.Store
+	history  *history.Store // nil: it cannot be opened
 	guard    *guard.Guard
 	teller   *tell.Teller
 	requests tell.Requests
@@ -138,10 +138,14 @@ func New(o Options) (_ *Lookout, err error) {
 	if err := os.MkdirAll(o.State, 0o700); err != nil {
 		return nil, fmt.Errorf("make the state folder: %w", err)
 	}
-	if l.history, err = history.Open(filepath.Join(o.State, history.Name)); err != nil {
-		return nil, err
+	watches := guard.Options{Snapshot: l.census.Snapshot, Budgets: o.Budgets, Agents: measured, Now: o.Tell.Now}
+	// A full disk or a damaged file keep nobody from watching, and no server from its runs.
+	if l.history, err = history.Open(filepath.Join(o.State, history.Name)); err == nil {
+		watches.History = l.history
+	} else {
+		o.Log.Warn("the history cannot be opened: what is seen is kept in memory only", "error", err)
 	}
-	l.guard = guard.New(guard.Options{Snapshot: l.census.Snapshot, History: l.history, Budgets: o.Budgets, Agents: measured, Now: o.Tell.Now})
+	l.guard = guard.New(watches)
 	return l, nil
 }
 
@@ -172,7 +176,7 @@ func (o *Options) clock() func() time.Time {
 }
 
 // Alone reports whether no other guard writes the history.
-func (l *Lookout) Alone() bool { return l.history.Writes() }
+func (l *Lookout) Alone() bool { return l.history == nil || l.history.Writes() }
 
 // Collectors are the metrics.
 func (l *Lookout) Collectors() []prometheus.Collector {
@@ -180,7 +184,12 @@ func (l *Lookout) Collectors() []prometheus.Collector {
 }
 
 // Close closes the history.
-func (l *Lookout) Close() error { return l.history.Close() }
+func (l *Lookout) Close() error {
+	if l.history == nil {
+		return nil
+	}
+	return l.history.Close()
+}
 
 // Run watches until ctx ends.
 func (l *Lookout) Run(ctx context.Context) error {
@@ -318,9 +327,11 @@ func (l *Lookout) sayKinds(kinds []bulkhead.KindStatus) {
 	}
 }
 
-// sayTrouble logs what keeps the guard from its work, once.
+// sayTrouble logs what keeps the guard from its work, once: the guard's own words, since
+// agents that cannot be measured are no reason to stop, and so no error.
 func (l *Lookout) sayTrouble(err error) {
-	text := ""
+	trouble := l.guard.Trouble()
+	text, _, _ := strings.Cut(trouble, ":") // which node did not answer is another each time
 	if err != nil {
 		text = err.Error()
 	}
@@ -330,8 +341,10 @@ func (l *Lookout) sayTrouble(err error) {
 		l.opts.Log.Warn("another guard writes the history: what this one sees is kept in memory only", "state", l.opts.State)
 	case err != nil:
 		l.opts.Log.Warn("what is seen is kept in memory only", "error", err)
+	case text != "":
+		l.opts.Log.Warn("the guard lacks something", "trouble", trouble)
 	default:
-		l.opts.Log.Info("what is seen is kept again")
+		l.opts.Log.Info("the guard has all it needs again")
 	}
 	l.said = text
 }
