@@ -50,7 +50,10 @@ type Options struct {
 	// Agents are how agents stand that hold objects in memory. Default none: then only
 	// budgets of objects are known. An error is no reason to stop, see Trouble.
 	Agents func(ctx context.Context) ([]AgentSample, error)
-	Now    func() time.Time // default time.Now
+	// TTL says after what time the cluster removes a Job, the example of a family; 0: it
+	// does not. Default: nobody knows, and what somebody removes is known when he does.
+	TTL func(ctx context.Context, key bulkhead.Key, example string) (time.Duration, error)
+	Now func() time.Time // default time.Now
 }
 
 // Guard looks at a cluster. Step is called by one goroutine, the rest by any.
@@ -59,6 +62,7 @@ type Guard struct {
 	memory *memory
 	facts  factsBefore
 	seen   map[string]*sighting
+	lives  map[bulkhead.Key]life
 
 	blind    error                    // why agents did not answer
 	judged   map[bulkhead.Key]*growth // at the last look; nil: it does not grow
@@ -85,7 +89,7 @@ func New(o Options) *Guard {
 func (g *Guard) Step(ctx context.Context) error {
 	now := g.opts.Now()
 	recalled := g.recall(ctx, now)
-	census := Sums(Known(g.opts.Snapshot()))
+	census := Sums(g.withLives(ctx, Known(g.opts.Snapshot()), now))
 	if census.At.IsZero() {
 		return recalled // nothing was counted yet
 	}

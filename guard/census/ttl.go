@@ -6,6 +6,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -23,12 +24,16 @@ func TTL(ctx context.Context, config *rest.Config, key bulkhead.Key, example str
 	if err != nil {
 		return 0, fmt.Errorf("make a client: %w", err)
 	}
-	job, err := client.BatchV1().Jobs(key.Namespace).Get(ctx, example, metav1.GetOptions{})
+	// A list of one: who watches Jobs may list them, and perhaps not get them.
+	list, err := client.BatchV1().Jobs(key.Namespace).List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", example).String(), Limit: 1})
 	if err != nil {
 		return 0, fmt.Errorf("read a Job of the family: %w", err)
 	}
-	if job.Spec.TTLSecondsAfterFinished == nil {
-		return 0, nil
+	if len(list.Items) == 0 {
+		return 0, fmt.Errorf("read a Job of the family: %s is gone", example)
 	}
-	return time.Duration(*job.Spec.TTLSecondsAfterFinished) * time.Second, nil
+	if ttl := list.Items[0].Spec.TTLSecondsAfterFinished; ttl != nil {
+		return time.Duration(*ttl) * time.Second, nil
+	}
+	return 0, nil
 }

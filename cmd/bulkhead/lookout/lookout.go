@@ -139,6 +139,9 @@ func New(o Options) (_ *Lookout, err error) {
 		return nil, fmt.Errorf("make the state folder: %w", err)
 	}
 	watches := guard.Options{Snapshot: l.census.Snapshot, Budgets: o.Budgets, Agents: measured, Now: o.Tell.Now}
+	watches.TTL = func(ctx context.Context, key bulkhead.Key, example string) (time.Duration, error) {
+		return census.TTL(ctx, config, key, example)
+	}
 	// A full disk or a damaged file keep nobody from watching, and no server from its runs.
 	if l.history, err = history.Open(filepath.Join(o.State, history.Name)); err == nil {
 		watches.History = l.history
