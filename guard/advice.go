@@ -16,7 +16,7 @@ func advice(f bulkhead.Finding) []bulkhead.Advice {
 	if m.Namespace == "" {
 		scope = []string{"-A"}
 	}
-	command := func(words ...string) string { return bulkhead.ShellLine(append(words, scope...)) }
+	command := func(words ...string) string { return shown(append(words, scope...)) }
 	out := []bulkhead.Advice{{
 		Text:    "look at the newest of them; this changes nothing",
 		Command: command("kubectl", "get", named(m.Kind)) + " --sort-by=.metadata.creationTimestamp | tail",
@@ -25,7 +25,7 @@ func advice(f bulkhead.Finding) []bulkhead.Advice {
 		reason := fmt.Sprintf("%s grow by %.0f/h", short(m.Kind), m.PerHour)
 		out = append(out, bulkhead.Advice{
 			Text:    "hold what Bulkhead would start there; what runs goes on",
-			Command: bulkhead.ShellLine([]string{"bulkhead", "brake", "on", "--namespace", f.Namespace, "--reason", reason}),
+			Command: shown([]string{"bulkhead", "brake", "on", "--namespace", f.Namespace, "--reason", reason}),
 		}, bulkhead.Advice{
 			Text:    "refuse more of them at the API; without --yes it says what that would be",
 			Command: command("bulkhead", "guard", "quota", "--kinds", strings.Join(quotaKinds(f), ",")),
@@ -41,6 +41,16 @@ func advice(f bulkhead.Finding) []bulkhead.Advice {
 		out = append(out, bulkhead.Advice{Text: detail})
 	}
 	return out
+}
+
+// shown is a command as one that is safe to show and to copy: what is no name, and might
+// move a cursor or begin a line, names nothing.
+func shown(words []string) string {
+	const longest = 400 // characters; a name has 253 at most
+	for i, word := range words {
+		words[i] = bulkhead.OneLine(word, longest)
+	}
+	return bulkhead.ShellLine(words)
 }
 
 // quotaKinds are what a quota may limit: Deployments need more pods and replica sets

@@ -68,6 +68,9 @@ type Guard struct {
 	judged   map[bulkhead.Key]*growth // at the last look; nil: it does not grow
 	judgedAt time.Time                // when all were
 
+	settledAt time.Time // the last look that settled something
+	sees      bool      // the last look saw something
+
 	mu       sync.Mutex
 	findings []bulkhead.Finding
 	rulings  []bulkhead.Ruling
@@ -93,6 +96,12 @@ func (g *Guard) Step(ctx context.Context) error {
 	if census.At.IsZero() {
 		return recalled // nothing was counted yet
 	}
+	blind := unknown(census)
+	g.sees = blind != nil
+	if !g.sees {
+		g.publish(now, nil) // what holds goes on to hold
+		return recalled
+	}
 	agents := g.readAgents(ctx)
 	seen := withAgents(census, agents)
 	if !g.memory.add(seen) {
@@ -104,7 +113,7 @@ func (g *Guard) Step(ctx context.Context) error {
 	}
 	found := g.analyze(census, agents)
 	g.facts.note(census)
-	changed := g.settle(found, census.At)
+	changed := g.settle(found, census.At, blind)
 	if kept == nil {
 		kept = g.keep(ctx, changed)
 	}
@@ -189,6 +198,9 @@ func (g *Guard) publish(now time.Time, kept error) {
 	g.findings = findings
 	g.rulings = g.rule(findings, now)
 	var troubles []string
+	if !g.sees {
+		troubles = append(troubles, nothingSeen)
+	}
 	if kept != nil {
 		troubles = append(troubles, "what the guard sees is kept in memory only: "+clean(kept.Error()))
 	}
@@ -197,6 +209,11 @@ func (g *Guard) publish(now time.Time, kept error) {
 	}
 	g.trouble = strings.Join(troubles, "; ")
 }
+
+const nothingSeen = "nothing is known of the cluster: what was found stands, and so do verdicts"
+
+// Blind reports whether the last look saw nothing at all.
+func (g *Guard) Blind() bool { return strings.HasPrefix(g.Trouble(), nothingSeen) }
 
 // Findings are those that are open, the worst first.
 func (g *Guard) Findings() []bulkhead.Finding {

@@ -25,7 +25,8 @@ type holding struct {
 
 // rule makes rulings of findings: a critical one stops work in the namespace where it
 // grows, or all of it when a budget of the whole cluster is about to be reached; a
-// warning slows it down.
+// warning slows it down. Events go by themselves, and what makes many of them, a node
+// that is lost for example, does not get better when others wait.
 func (g *Guard) rule(findings []bulkhead.Finding, now time.Time) []bulkhead.Ruling {
 	for i := range findings {
 		r, ok := ruling(&findings[i])
@@ -62,6 +63,9 @@ func (g *Guard) rule(findings []bulkhead.Finding, now time.Time) []bulkhead.Ruli
 // ruling is what one finding asks for.
 func ruling(f *bulkhead.Finding) (bulkhead.Ruling, bool) {
 	r := bulkhead.Ruling{From: "guard", Scope: bulkhead.Scope{Kind: bulkhead.ScopeNamespace, Name: f.Namespace}}
+	if !slices.ContainsFunc(f.Members, func(m bulkhead.Member) bool { return m.Kind != events }) {
+		return r, false
+	}
 	r.Verdict.Lifts = "when the finding has ended: bulkhead why"
 	switch f.Severity {
 	case bulkhead.Critical:

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"slices"
 	"time"
 
 	"bulkhead.dev/bulkhead"
@@ -15,6 +16,8 @@ const (
 	holdSeverity = 10 * time.Minute
 	// keepEvery is how often an open finding is written though nothing much changed.
 	keepEvery = 10 * time.Minute
+	// holdBlind is how long a finding stands of whose kinds nothing is known.
+	holdBlind = 24 * time.Hour
 	// mostSeen bounds what is waited for.
 	mostSeen = 200
 )
@@ -22,22 +25,25 @@ const (
 // sighting is a finding from look to look.
 type sighting struct {
 	finding bulkhead.Finding
-	looks   int       // that saw it
-	last    time.Time // when it was seen last
-	severe  time.Time // when it was as severe as it says
-	kept    time.Time // when it was written
+	looks   int           // that saw it
+	last    time.Time     // when it was seen last
+	severe  time.Time     // when it was as severe as it says
+	kept    time.Time     // when it was written
+	unknown time.Duration // for how long nobody could see it
 }
 
 func (s *sighting) open() bool { return s.looks >= looksToOpen && s.finding.Ended.IsZero() }
 
-// settle takes what a look has found, and returns the findings to be written.
-func (g *Guard) settle(found []bulkhead.Finding, now time.Time) (changed []bulkhead.Finding) {
+// settle takes what a look has found, the worst first, and returns the findings to be
+// written. What is of kinds of which nothing is known has not ended: nobody knows.
+func (g *Guard) settle(found []bulkhead.Finding, now time.Time, blind func(kind string) bool) (changed []bulkhead.Finding) {
+	g.resume(now)
+	matched := g.match(found)
 	for i := range found {
-		f := &found[i]
-		s := g.sighted(f, now)
+		f, s := &found[i], matched[i]
 		if s == nil {
-			if len(g.seen) >= mostSeen {
-				continue
+			if g.seen[f.ID] != nil || len(g.seen) >= mostSeen {
+				continue // a worse one has its name, or there are too many
 			}
 			s = &sighting{finding: *f, severe: now}
 			g.seen[f.ID] = s
@@ -45,6 +51,7 @@ func (g *Guard) settle(found []bulkhead.Finding, now time.Time) (changed []bulkh
 		s.see(*f, now)
 	}
 	for id, s := range g.seen {
+		s.wait(now, blind)
 		quiet := now.Sub(s.last)
 		switch {
 		case quiet < 0: // the clock went back
@@ -63,27 +70,57 @@ func (g *Guard) settle(found []bulkhead.Finding, now time.Time) (changed []bulkh
 	return changed
 }
 
-// sighted is what is known already of a growth: it has the same identity, or a family
-// in common; or what one of them has as a sum, because its families do not show yet, is
-// a kind of the other, and no other growth was it at this look.
-func (g *Guard) sighted(f *bulkhead.Finding, now time.Time) *sighting {
-	if s := g.seen[f.ID]; s != nil {
-		return s
-	}
-	var first *sighting
-	for _, s := range g.seen {
-		if s.finding.Namespace != f.Namespace {
-			continue
-		}
-		if share(s.finding.Members, f.Members, func(a, b bulkhead.Key) bool { return a == b }) {
-			return s
-		}
-		older := first == nil || s.finding.Since.Before(first.finding.Since)
-		if !s.last.Equal(now) && older && share(s.finding.Members, f.Members, summed) {
-			first = s
+// resume leaves out of what is waited for the time in which nobody looked.
+func (g *Guard) resume(now time.Time) {
+	gap := now.Sub(g.settledAt)
+	if !g.settledAt.IsZero() && gap > unseen {
+		for _, s := range g.seen {
+			s.last, s.severe = s.last.Add(gap), s.severe.Add(gap)
 		}
 	}
-	return first
+	g.settledAt = now
+}
+
+// wait lets no time pass for what nobody can see.
+func (s *sighting) wait(now time.Time, blind func(kind string) bool) {
+	gone := now.Sub(s.last)
+	switch unknown := slices.ContainsFunc(s.finding.Members, func(m bulkhead.Member) bool { return blind(m.Kind) }); {
+	case gone <= 0:
+		s.unknown = 0
+	case unknown && s.unknown < holdBlind:
+		s.unknown += gone
+		s.last, s.severe = now, s.severe.Add(gone)
+	}
+}
+
+// match finds what is known already of growths: it has the same identity, or else a
+// family in common; or what one of them has as a sum, because its families do not show yet, is
+// a kind of the other. Each is one growth only, the worst of those that it could be.
+func (g *Guard) match(found []bulkhead.Finding) []*sighting {
+	matched, taken := make([]*sighting, len(found)), map[*sighting]bool{}
+	for i := range found {
+		if s := g.seen[found[i].ID]; s != nil && !taken[s] {
+			matched[i], taken[s] = s, true
+		}
+	}
+	for _, same := range []func(a, b bulkhead.Key) bool{func(a, b bulkhead.Key) bool { return a == b }, summed} {
+		for i := range found {
+			if matched[i] != nil || g.seen[found[i].ID] != nil {
+				continue
+			}
+			var first *sighting
+			for _, s := range g.seen {
+				older := first == nil || s.finding.Since.Before(first.finding.Since)
+				if !taken[s] && older && s.finding.Namespace == found[i].Namespace && share(s.finding.Members, found[i].Members, same) {
+					first = s
+				}
+			}
+			if first != nil {
+				matched[i], taken[first] = first, true
+			}
+		}
+	}
+	return matched
 }
 
 // summed reports whether one of two keys is the sum of a kind that the other is of.

@@ -3,6 +3,8 @@ package guard
 import (
 	"cmp"
 	"slices"
+	"strings"
+	"time"
 
 	"bulkhead.dev/bulkhead"
 )
@@ -30,11 +32,43 @@ func Known(c bulkhead.Census) bulkhead.Census {
 				continue
 			}
 			t.Key = total(t.Kind)
+			if t.Kind == events && t.Keeps.TTL == 0 {
+				t.Keeps.TTL = eventsFor
+			}
 		}
 		tallies = append(tallies, t)
 	}
 	c.Tallies = tallies
 	return c
+}
+
+// Events are not watched, and the API server forgets them by itself (--event-ttl).
+const (
+	events    = "events"
+	eventsFor = time.Hour
+)
+
+// unknown tells kinds of which nothing is known for now: the API server does not answer,
+// or their list goes on. Who has taken away the right to see a kind did so on purpose.
+// It is nil when nothing is known of any. The census is one with sums.
+func unknown(c bulkhead.Census) func(kind string) bool {
+	is, some := map[string]bool{}, len(c.Kinds) == 0 && len(c.Tallies) > 0
+	for _, k := range c.Kinds {
+		if k.Kind == serverCounts { // the API server's own counts are old
+			return nil
+		}
+		some = some || k.Exact
+		is[k.Kind] = !k.Exact && !strings.HasPrefix(k.Reason, "not permitted")
+	}
+	for i := range c.Tallies {
+		if t := &c.Tallies[i]; t.Key == total(t.Kind) {
+			is[t.Kind], some = false, true
+		}
+	}
+	if !some {
+		return nil
+	}
+	return func(kind string) bool { return is[kind] }
 }
 
 // serverCounts is the family, in no namespace, of what only the API server counts.

@@ -231,6 +231,10 @@ func (l *Lookout) lookAgainAndAgain(ctx context.Context) {
 	}
 }
 
+// errBlind is what a look says that saw nothing: the alert for a guard that is stuck
+// goes by the time of the last one that did.
+var errBlind = errors.New("nothing is known of the cluster")
+
 // look is one look. It reports whether there was anything to see.
 func (l *Lookout) look(ctx context.Context) bool {
 	seen := l.census.Snapshot()
@@ -248,7 +252,11 @@ func (l *Lookout) look(ctx context.Context) bool {
 	changes := l.compare(l.guard.Findings(), now)
 	all, _ := l.Findings()
 	// That the history cannot be kept is told, and what was seen all the same counts.
-	l.teller.Tell(tell.Look{Census: seen, Findings: all, Rulings: l.guard.Rulings(), Took: time.Since(began)})
+	look := tell.Look{Census: seen, Findings: all, Rulings: l.guard.Rulings(), Took: time.Since(began)}
+	if l.guard.Blind() {
+		look.Err = errBlind
+	}
+	l.teller.Tell(look)
 	l.opts.Looked(changes, l.guard.Rulings())
 	return true
 }
@@ -257,7 +265,9 @@ func (l *Lookout) look(ctx context.Context) bool {
 func (l *Lookout) compare(open []bulkhead.Finding, now time.Time) (changes []Change) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.looked = now
+	if !l.guard.Blind() {
+		l.looked = now
+	}
 	before := l.open
 	l.open = make(map[string]bulkhead.Finding, len(open))
 	for _, f := range open {
@@ -333,6 +343,9 @@ func (l *Lookout) sayKinds(kinds []bulkhead.KindStatus) {
 // sayTrouble logs what keeps the guard from its work, once: the guard's own words, since
 // agents that cannot be measured are no reason to stop, and so no error.
 func (l *Lookout) sayTrouble(err error) {
+	if err == nil && !l.began && l.guard.Blind() {
+		return // it has just begun
+	}
 	trouble := l.guard.Trouble()
 	text, _, _ := strings.Cut(trouble, ":") // which node did not answer is another each time
 	if err != nil {
