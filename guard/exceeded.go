@@ -68,7 +68,9 @@ func (a *analysis) over(b bulkhead.Budget, namespace string, n int64) bulkhead.F
 			keep.Nothing += t.Keeps.Nothing
 		}
 	}
-	slices.SortFunc(members, func(x, y bulkhead.Member) int { return cmp.Or(cmp.Compare(y.Objects, x.Objects), compareKeys(x.Key, y.Key)) })
+	slices.SortFunc(members, func(x, y bulkhead.Member) int {
+		return cmp.Or(cmp.Compare(y.Objects, x.Objects), compareKeys(x.Key, y.Key))
+	})
 	if len(members) == 0 {
 		members = []bulkhead.Member{{Key: total(b.Kind), Objects: n}}
 	}

@@ -60,9 +60,11 @@ type Options struct {
 type Guard struct {
 	opts   Options
 	memory *memory
-	facts  factsBefore
-	seen   map[string]*sighting
-	lives  map[bulkhead.Key]life
+	// recalled: the history has been read.
+	recalled bool
+	facts    factsBefore
+	seen     map[string]*sighting
+	lives    map[bulkhead.Key]life
 
 	blind    error                    // why agents did not answer
 	judged   map[bulkhead.Key]*growth // at the last look; nil: it does not grow
@@ -156,21 +158,30 @@ func (g *Guard) analyze(census bulkhead.Census, agents []AgentSample) []bulkhead
 
 // recall reads the history, once.
 func (g *Guard) recall(ctx context.Context, now time.Time) (err error) {
-	if g.memory != nil {
+	if g.recalled {
 		return nil
 	}
-	if g.memory, err = recall(ctx, g.opts.History, now); err != nil {
+	memory, err := recall(ctx, g.opts.History, now)
+	if g.memory == nil || err == nil {
+		g.memory = memory // what was seen before it could be read is minutes, at most a gap
+	}
+	if err != nil {
 		return fmt.Errorf("read history: %w", err)
 	}
 	ledger, ok := g.opts.History.(Ledger)
 	if !ok {
+		g.recalled = true
 		return nil
 	}
 	findings, err := ledger.Findings(ctx, false)
 	if err != nil {
 		return fmt.Errorf("read findings: %w", err)
 	}
+	g.recalled = true
 	for _, f := range findings {
+		if g.seen[f.ID] != nil {
+			continue
+		}
 		g.seen[f.ID] = &sighting{finding: f, looks: looksToOpen, last: now, severe: now}
 	}
 	return nil

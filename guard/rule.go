@@ -66,6 +66,9 @@ func ruling(f *bulkhead.Finding) (bulkhead.Ruling, bool) {
 	if !slices.ContainsFunc(f.Members, func(m bulkhead.Member) bool { return m.Kind != events }) {
 		return r, false
 	}
+	if f.Namespace == "" && len(f.Reaches) == 0 {
+		return r, false // large, and nobody knows that it hurts: no reason to slow down everybody
+	}
 	r.Verdict.Lifts = "when the finding has ended: bulkhead why"
 	switch f.Severity {
 	case bulkhead.Critical:

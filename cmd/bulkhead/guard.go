@@ -17,6 +17,8 @@ type watchFlags struct {
 	budgetFile             string
 	budgets                []string
 	agents, every          string
+	agentsToken            string
+	containers, facts      []string
 	speed                  float64
 	webhook, tokenFile, ca string
 }
@@ -29,13 +31,16 @@ func (f *watchFlags) define(cmd *cobra.Command, prefix string) {
 	fl.StringVar(&f.budgetFile, prefix+"budgets", "", "YAML `file` with budgets that come before the defaults")
 	fl.StringArrayVar(&f.budgets, prefix+"budget", nil, "`KIND=LIMIT`, for example networkpolicies=1000 or configmaps@mw-script=500; repeat")
 	fl.StringVar(&f.agents, prefix+"agents", "off", "how memory of agents is measured: `prometheus=URL`, kubelets or off")
+	fl.StringVar(&f.agentsToken, prefix+"agents-token-file", "", "`file` with a bearer token for Prometheus")
+	fl.StringArrayVar(&f.containers, prefix+"agent", nil, "`name` of a container to measure, in place of the known agents; repeat")
+	fl.StringArrayVar(&f.facts, prefix+"fact", nil, "`key` of a label or annotation that says who or what for, beside username, script, comment, …; repeat")
 	fl.StringVar(&f.every, prefix+"every", "1m", "how often it looks at what was counted")
 	fl.Float64Var(&f.speed, prefix+"speed", 1, "to try it out: time runs so many times as fast for the guard")
 	fl.BoolVar(&f.events, prefix+"events", false, "make an Event of each finding, in the namespace where it grows")
 	fl.StringVar(&f.webhook, prefix+"webhook", "", "`URL` to post findings to, as Alertmanager does")
 	fl.StringVar(&f.tokenFile, prefix+"webhook-token-file", "", "`file` with a token for the webhook, or with a header NAME: VALUE")
 	fl.StringVar(&f.ca, prefix+"webhook-ca", "", "`file` with the certificates that may have signed the webhook's (default: the system's)")
-	completeNoFiles(cmd, prefix+"kinds", prefix+"budget", prefix+"every", prefix+"webhook")
+	completeNoFiles(cmd, prefix+"kinds", prefix+"agent", prefix+"fact", prefix+"budget", prefix+"every", prefix+"webhook")
 	completeFlag(cmd, prefix+"agents", "off", "kubelets", "prometheus=")
 	// They fail only for flags that the command has not got.
 	_ = fl.MarkHidden(prefix + "speed")
@@ -46,6 +51,9 @@ func (f *watchFlags) define(cmd *cobra.Command, prefix string) {
 func (f *watchFlags) check(prefix string) (every time.Duration, err error) {
 	if f.webhook == "" && (f.tokenFile != "" || f.ca != "") {
 		return 0, usage("give that, too", "--%swebhook-token-file and --%[1]swebhook-ca are of use with --%[1]swebhook only", prefix)
+	}
+	if off := f.agents == "" || f.agents == "off"; off && (len(f.containers) > 0 || f.agentsToken != "") {
+		return 0, usage("give that, too", "--%sagent and --%[1]sagents-token-file are of use with --%[1]sagents only", prefix)
 	}
 	if every, err = plan.ParseDuration(f.every); err != nil {
 		return 0, fmt.Errorf("--%severy: %w", prefix, err)

@@ -28,7 +28,6 @@ import (
 	"bulkhead.dev/bulkhead"
 	"bulkhead.dev/bulkhead/cmd/bulkhead/lookout"
 	"bulkhead.dev/bulkhead/guard"
-	"bulkhead.dev/bulkhead/guard/budget"
 	"bulkhead.dev/bulkhead/guard/census"
 	"bulkhead.dev/bulkhead/guard/tell"
 	"bulkhead.dev/bulkhead/kube/chart"
@@ -73,38 +72,14 @@ func (f *watchFlags) lookout(every time.Duration) (*lookout.Options, error) {
 	o := &lookout.Options{
 		Census: census.Options{Kinds: f.kinds, MetricsOnly: f.metricsOnly, Namespaces: f.namespaces},
 		Tell:   tell.Options{Webhook: webhook.Webhook{URL: f.webhook, TokenFile: f.tokenFile, CAFile: f.ca}},
-		Agents: f.agents, Events: f.events, Every: every, Speed: f.speed,
+		Agents: f.agents, Containers: f.containers, AgentsTokenFile: f.agentsToken, Events: f.events, Every: every, Speed: f.speed,
 	}
-	own, err := f.readBudgets()
-	if err != nil {
-		return nil, err
+	if len(f.facts) > 0 {
+		o.Census.FactKeys = slices.Concat(census.DefaultFacts, f.facts)
 	}
-	if len(own) > 0 {
-		o.Budgets = append(budget.Defaults(), own...) // of those that are as special, the last one counts
-	}
-	return o, nil
-}
-
-// readBudgets are the budgets that the command line gives.
-func (f *watchFlags) readBudgets() (own []bulkhead.Budget, err error) {
-	if f.budgetFile != "" {
-		file, err := os.Open(f.budgetFile)
-		if err != nil {
-			return nil, usage("", "the budgets: %v", err)
-		}
-		defer file.Close()
-		if own, err = budget.ReadFile(file, f.budgetFile); err != nil {
-			return nil, err
-		}
-	}
-	for _, text := range f.budgets {
-		b, err := budget.Parse(text)
-		if err != nil {
-			return nil, err
-		}
-		own = append(own, b)
-	}
-	return own, nil
+	var err error
+	o.Budgets, err = budgetsOf(f.budgetFile, f.budgets)
+	return o, err
 }
 
 // sayChanges writes what has become of findings.

@@ -95,7 +95,7 @@ func (a *app) plan(cmd *cobra.Command, f *planFlags, files []string) error {
 		return err
 	}
 	against := footprint.Against{Nodes: f.nodes}
-	if against.Budgets, err = f.readBudgets(); err != nil {
+	if against.Budgets, err = budgetsOf(f.budgetsFile, f.budgets); err != nil {
 		return err
 	}
 	if f.live = f.live || a.places.given("kube-context"); f.live {
@@ -193,36 +193,6 @@ func wholeRate(r bulkhead.Rate) footprint.Rate {
 		return footprint.Rate{N: int64(r.Count), Per: r.Per}
 	}
 	return footprint.Rate{N: max(1, int64(math.Min(r.Count*parts, math.MaxInt64/2))), Per: r.Per * parts}
-}
-
-// readBudgets are the defaults, and what comes before them.
-func (f *planFlags) readBudgets() ([]bulkhead.Budget, error) {
-	budgets := budget.Defaults()
-	if f.budgetsFile != "" {
-		more, err := readBudgetsFile(f.budgetsFile)
-		if err != nil {
-			return nil, err
-		}
-		budgets = append(budgets, more...)
-	}
-	for _, text := range f.budgets {
-		b, err := budget.Parse(text)
-		if err != nil {
-			return nil, err
-		}
-		budgets = append(budgets, b)
-	}
-	return budgets, nil
-}
-
-// readBudgetsFile is --budgets, of plan and of guard.
-func readBudgetsFile(name string) ([]bulkhead.Budget, error) {
-	file, err := os.Open(name)
-	if err != nil {
-		return nil, usage("", "--budgets %s: %v", name, errors.Unwrap(err))
-	}
-	defer file.Close()
-	return budget.ReadFile(file, name)
 }
 
 // readManifests reads files as if they were one; - is standard input.

@@ -52,7 +52,7 @@ func (a *app) guardRestore(context.Context, *guardCleanFlags) error { return bec
 func (a *app) guardQuota(context.Context, *guardQuotaFlags) error   { return becomeWhole() }
 
 // whyLook is the whole program's.
-func (a *app) whyLook(context.Context, *serverAddress) (answer, error) {
+func (a *app) whyLook(context.Context, *serverAddress, *whyFlags) (answer, error) {
 	return answer{}, becomeWhole()
 }
 

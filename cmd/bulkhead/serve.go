@@ -26,8 +26,8 @@ type serveFlags struct {
 
 	announce announceFlags
 
-	guard bool
-	watch watchFlags // of the guard
+	guard, advise bool
+	watch         watchFlags // of the guard
 }
 
 // announceFlags say where starts and ends of runs are told.
@@ -139,6 +139,7 @@ func (f *serveFlags) define(cmd *cobra.Command) {
 	fl.Float64Var(&f.podsPerSecond, "pods-per-second", 5, "worker pods started per second, of all classes together")
 	f.announce.define(cmd)
 	fl.BoolVar(&f.guard, "guard", false, "watch the cluster for objects that multiply, and hold back runs while something does")
+	fl.BoolVar(&f.advise, guardPrefix+"advise", false, "only tell what it finds, and hold back no run")
 	f.watch.define(cmd, guardPrefix)
 	completeNoFiles(cmd, "listen", "name", "pprof", "namespace", "own-namespace", "worker-image", "worker-url", "pods-per-second")
 	completeFlag(cmd, "worker-image-pull-policy", "Always", "IfNotPresent", "Never")

@@ -56,6 +56,7 @@ func (a *app) serve(ctx context.Context, f *serveFlags, every time.Duration) (er
 		}
 	}
 	if f.guard {
+		o.Advise = f.advise
 		if o.Guard, err = f.watch.lookout(every); err != nil {
 			return err
 		}

@@ -16,7 +16,11 @@ import (
 const lookTime = 10 * time.Minute
 
 // whyLook looks at the cluster of a kubeconfig, once.
-func (a *app) whyLook(ctx context.Context, s *serverAddress) (answer, error) {
+func (a *app) whyLook(ctx context.Context, s *serverAddress, f *whyFlags) (answer, error) {
+	budgets, err := budgetsOf(f.budgetsFile, f.budgets)
+	if err != nil {
+		return answer{}, err
+	}
 	config, err := cluster.Config(s.clusterOptions())
 	if err != nil {
 		return answer{}, err
@@ -28,7 +32,7 @@ func (a *app) whyLook(ctx context.Context, s *serverAddress) (answer, error) {
 	if err != nil {
 		return answer{}, fmt.Errorf("look at the cluster: %w", err)
 	}
-	n := answer{from: "bulkhead why", looked: c.At, census: c}
-	n.findings = guard.Analyze(guard.Input{Now: c.At, Census: c})
+	n := answer{from: "bulkhead why", looked: c.At, census: c, once: true}
+	n.findings = guard.Analyze(guard.Input{Now: c.At, Census: c, Budgets: budgets})
 	return n, nil
 }

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path/filepath"
 	"slices"
@@ -27,6 +29,9 @@ type whyFlags struct {
 	all       bool
 	now       bool
 	out       outputFlag
+
+	budgetsFile string
+	budgets     []string
 }
 
 func (a *app) whyCmd() *cobra.Command {
@@ -42,7 +47,8 @@ as kubectl names it, only what has to do with that, and the largest families of 
 It asks the guard of the server that commands go to; else the guard that writes the
 state folder; and if there is none it looks at the cluster of the kubeconfig itself,
 once: metadata only, page by page. What the objects' times of creation tell is enough
-to see what has grown and still stands. --now does that at once.
+to see what has grown and still stands, if it began half an hour ago or earlier. --now
+does that at once, and heeds --budgets and --budget, as bulkhead guard takes them.
 
 A family is the objects of one kind and namespace whose names differ only in what
 varies, which is written *: thousands of randomly named objects are one line.
@@ -74,7 +80,10 @@ Exit codes: 0 it could be said, also that nothing grows; 125 it could not.`,
 	fl.BoolVar(&f.all, "all", false, "all findings as pages, also those that ended lately")
 	fl.BoolVar(&f.now, "now", false, "look at the cluster now, whatever a guard says")
 	fl.StringVarP(&f.namespace, "namespace", "n", "", "only this `namespace`")
-	completeNoFiles(cmd, "namespace")
+	fl.StringVar(&f.budgetsFile, "budgets", "", "with a look at the cluster: YAML `file` with budgets that come before the defaults")
+	fl.StringArrayVar(&f.budgets, "budget", nil, "with a look at the cluster: `KIND=LIMIT`, for example networkpolicies=1000; repeat")
+	completeNoFiles(cmd, "namespace", "budget")
+	_ = cmd.MarkFlagFilename("budgets", "yaml", "yml", "json")
 	return cmd
 }
 
@@ -101,6 +110,16 @@ type answer struct {
 	findings []bulkhead.Finding
 	census   bulkhead.Census // what there is; of a state folder without examples and makers
 	late     bool            // nobody looks any more
+	once     bool            // nobody has looked before
+}
+
+// lateFor is how long what a guard has found is told before it is looked anew, when
+// that guard has ended.
+const lateFor = time.Hour
+
+// open reports whether something had not ended yet.
+func (n *answer) open() bool {
+	return slices.ContainsFunc(n.findings, func(f bulkhead.Finding) bool { return f.Ended.IsZero() })
 }
 
 // errNoGuard is what a place says that has no guard.
@@ -116,6 +135,10 @@ func (a *app) why(ctx context.Context, f *whyFlags) error {
 	if err != nil {
 		return err
 	}
+	if f.namespace != "" && answer.once && !slices.ContainsFunc(answer.census.Tallies, func(t bulkhead.Tally) bool { return t.Namespace == f.namespace }) {
+		return &bulkhead.Error{Code: bulkhead.CodeNotFound, Message: fmt.Sprintf("there is nothing in a namespace %s", bulkhead.Quote(f.namespace)),
+			Hint: "kubectl get namespaces lists them"}
+	}
 	answer.only(f)
 	if f.out == "json" {
 		return writeJSON(a.stdout, answer.view(f))
@@ -129,8 +152,8 @@ func (a *app) askWhy(ctx context.Context, f *whyFlags) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	if f.now {
-		return a.whyLook(ctx, &p.server)
+	if f.now || f.budgetsFile != "" || len(f.budgets) > 0 {
+		return a.whyLook(ctx, &p.server, f)
 	}
 	if p.remote() {
 		said, err := a.whyFromServer(ctx, p, f)
@@ -138,16 +161,19 @@ func (a *app) askWhy(ctx context.Context, f *whyFlags) (answer, error) {
 			return said, err
 		}
 		a.tell("bulkhead: %v; looking at the cluster itself", err)
-		return a.whyLook(ctx, &p.server)
+		return a.whyLook(ctx, &p.server, f)
 	}
 	kept, err := a.whyFromFolder(ctx)
-	if err == nil && !kept.late {
+	if err == nil && (!kept.late || kept.open() && time.Since(kept.looked) < lateFor) {
+		if kept.late {
+			a.tell("bulkhead: %s has ended; this is what it saw last, --now looks at the cluster", printable(kept.from, 0))
+		}
 		return kept, nil
 	}
 	if err != nil && !errors.Is(err, errNoGuard) {
 		a.tell("bulkhead: %v; looking at the cluster itself", err)
 	}
-	said, lookErr := a.whyLook(ctx, &p.server)
+	said, lookErr := a.whyLook(ctx, &p.server, f)
 	if lookErr != nil && kept.late && ctx.Err() == nil {
 		a.tell("bulkhead: %v; this is what was known when a guard looked last", lookErr)
 		return kept, nil
@@ -282,20 +308,33 @@ func (n *answer) view(f *whyFlags) whyView {
 	return v
 }
 
+// printWhy writes what people read, at once: what cannot be written whole is an error.
 func (a *app) printWhy(n answer, f *whyFlags) error {
+	var page bytes.Buffer
+	err := a.writeWhy(&page, n, f)
+	if _, written := a.stdout.Write(page.Bytes()); written != nil {
+		return fmt.Errorf("write: %w", written)
+	}
+	if err == nil {
+		a.tellLooked(n, f, time.Now())
+	}
+	return err
+}
+
+func (a *app) writeWhy(w io.Writer, n answer, f *whyFlags) error {
 	now := time.Now()
 	shown := n.findings
 	if !f.all {
 		shown = shown[:min(len(shown), 1)]
 	}
-	if err := guard.Text(a.stdout, shown, now, 0); err != nil {
+	if err := guard.Text(w, shown, now, 0); err != nil {
 		return err
 	}
 	for i, more := range n.findings[len(shown):] {
 		if i == 0 {
-			fmt.Fprintln(a.stdout, "and, in full with --all:")
+			fmt.Fprintln(w, "and, in full with --all:")
 		}
-		fmt.Fprintf(a.stdout, "  %s: %s, since %s ago\n", more.Severity, printable(more.Title, 60), guard.Duration(now.Sub(more.Since)))
+		fmt.Fprintf(w, "  %s: %s, since %s ago\n", more.Severity, printable(more.Title, 60), guard.Duration(now.Sub(more.Since)))
 	}
 	if len(n.findings) == 0 {
 		if !slices.ContainsFunc(n.census.Kinds, func(k bulkhead.KindStatus) bool { return k.Objects > 0 }) {
@@ -303,14 +342,13 @@ func (a *app) printWhy(n answer, f *whyFlags) error {
 			return &bulkhead.Error{Code: bulkhead.CodeUnavailable, Message: "nothing was counted, so nobody knows what grows",
 				Hint: "it needs the verbs list and watch on what it counts; see above"}
 		}
-		fmt.Fprintln(a.stdout, "nothing grows that would hurt in 30 days")
-	}
-	if f.kind != "" && len(n.findings) == 0 {
-		if err := a.printFamilies(n.census.Tallies); err != nil {
-			return err
+		if !n.once || !young(w, n.census) {
+			fmt.Fprintln(w, "nothing grows that would hurt in 30 days")
 		}
 	}
-	a.tellLooked(n, f, now)
+	if f.kind != "" && len(n.findings) == 0 {
+		return printFamilies(w, n.census.Tallies)
+	}
 	return nil
 }
 
@@ -340,11 +378,11 @@ func (a *app) tellLooked(n answer, f *whyFlags, now time.Time) {
 }
 
 // printFamilies prints the largest ones.
-func (a *app) printFamilies(tallies []bulkhead.Tally) error {
+func printFamilies(w io.Writer, tallies []bulkhead.Tally) error {
 	if len(tallies) == 0 {
 		return nil
 	}
-	tw := tabwriter.NewWriter(a.stdout, 0, 8, 2, ' ', 0)
+	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(tw, "OBJECTS\tRULES\tNAMESPACE\tFAMILY\tORIGIN\tMADE BY")
 	for i := range tallies[:min(len(tallies), shownFamilies)] {
 		t := &tallies[i]

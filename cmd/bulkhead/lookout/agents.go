@@ -3,7 +3,6 @@ package lookout
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"strings"
 	"time"
 
@@ -25,17 +24,18 @@ const (
 const measuring = 20 * time.Second
 
 // agentsOf is what the guard asks how agents stand; nil: nobody.
-func agentsOf(how string, config *rest.Config, now func() time.Time, log *slog.Logger) (func(context.Context) ([]guard.AgentSample, error), error) {
+func agentsOf(o *Options, config *rest.Config) (func(context.Context) ([]guard.AgentSample, error), error) {
 	var source agents.Source
 	var err error
+	how, now := o.Agents, o.Tell.Now
 	address, prometheus := strings.CutPrefix(how, AgentsPrometheus)
 	switch {
 	case how == "" || how == AgentsOff:
 		return nil, nil
 	case how == AgentsKubelets:
-		source, err = agents.Kubelets(config, agents.KubeletOptions{Now: now})
+		source, err = agents.Kubelets(config, agents.KubeletOptions{Now: now, Containers: o.Containers})
 	case prometheus:
-		source, err = agents.Prometheus(address, agents.PrometheusOptions{})
+		source, err = agents.Prometheus(address, agents.PrometheusOptions{Now: now, Containers: o.Containers, TokenFile: o.AgentsTokenFile})
 	default:
 		return nil, &bulkhead.Error{Code: bulkhead.CodeUsage, Message: fmt.Sprintf("agents %s: not a way to measure them", bulkhead.Quote(how)),
 			Hint: "off, kubelets, or prometheus=URL"}
@@ -56,7 +56,7 @@ func agentsOf(how string, config *rest.Config, now func() time.Time, log *slog.L
 			}
 			stages[sign.Agent], words[sign.Agent] = sign.Stage, sign.String()
 			if told[sign.Agent] != sign.Stage {
-				log.Warn("an agent is about to die", "agent", sign.Agent, "namespace", sign.Namespace, "sign", sign.String())
+				o.Log.Warn("an agent is about to die", "agent", sign.Agent, "namespace", sign.Namespace, "sign", sign.String())
 			}
 		}
 		told = stages

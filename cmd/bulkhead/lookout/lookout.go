@@ -43,6 +43,10 @@ type Options struct {
 	// Agents says how the memory of agents is measured: AgentsOff, AgentsKubelets, or
 	// AgentsPrometheus with the address behind it. Default: not at all.
 	Agents string
+	// Containers are the names of those to measure. Default: those of known agents.
+	Containers []string
+	// AgentsTokenFile has the token for Prometheus. Default: none.
+	AgentsTokenFile string
 	// Budgets are those that count. Default: budget.Defaults.
 	Budgets []bulkhead.Budget
 	// Tell says who is told. Its State, Now and Log are New's.
@@ -131,7 +135,7 @@ func New(o Options) (_ *Lookout, err error) {
 	if l.teller, err = tell.New(o.Tell); err != nil {
 		return nil, err
 	}
-	measured, err := agentsOf(o.Agents, config, o.Tell.Now, o.Log)
+	measured, err := agentsOf(&o, config)
 	if err != nil {
 		return nil, err
 	}

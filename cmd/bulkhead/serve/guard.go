@@ -63,7 +63,7 @@ const mostTitle = 200
 
 // rulings are what the guard says of runs.
 func (s *server) rulings() []bulkhead.Ruling {
-	if l := s.guard.Load(); l != nil {
+	if l := s.guard.Load(); l != nil && !s.opts.Advise {
 		return l.Rulings()
 	}
 	return nil

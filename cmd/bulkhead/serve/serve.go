@@ -54,6 +54,8 @@ type Options struct {
 	// Guard watches the cluster; nil: nobody does. Its Config, State, Log and Looked are
 	// the server's.
 	Guard *lookout.Options
+	// Advise: what the guard finds is told, and holds no run.
+	Advise bool
 	// Announce says where it is told which runs start and end, besides the log.
 	Announce Announce
 	// Pprof is the address on which to serve profiles; "": none.
