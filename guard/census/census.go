@@ -68,6 +68,7 @@ type Census struct {
 	watched map[string]*watched // by kind
 	over    []string            // kinds that are too many to watch
 	server  map[string]measured // the API server's own figures, by kind
+	readAt  time.Time           // when they were read
 	trouble string              // why those are missing
 	tidied  time.Time
 }

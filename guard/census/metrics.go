@@ -29,6 +29,9 @@ const (
 	byAsking = "counted once a minute, never watched"
 	// metricsTimeout is how long reading the API server's metrics may take.
 	metricsTimeout = time.Minute
+	// oldMetrics is how long counts are told after they were read: later they would look
+	// like something that does not grow.
+	oldMetrics = 15 * time.Minute
 	// maxLine is how long a line of metrics may be that is read. Those that are read are
 	// much shorter.
 	maxLine = 4 << 10
@@ -48,8 +51,12 @@ func (c *Census) readMetrics(ctx context.Context) {
 		if apierrors.IsForbidden(err) {
 			c.trouble = "not permitted: grant the verb get on the URL /metrics"
 		}
-		return // what was read before is better than nothing
+		if c.now().Sub(c.readAt) > oldMetrics { // else what was read before is better than nothing
+			c.server = map[string]measured{}
+		}
+		return
 	}
+	c.readAt = c.now()
 	asked, counted := c.server[events]
 	c.trouble, c.server = "", found
 	if counted && asked.how == byAsking {
