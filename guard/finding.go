@@ -229,6 +229,10 @@ func (a *analysis) makers(group []*growth) (client string, users []string, facts
 			before[[2]string{f.Key, f.Value}] = f.Objects
 		}
 		added := min(int64(g.gain), g.tally.Objects-before[[2]string{countKey}])
+		if added < least { // since a restart, say: so few say nothing
+			added = int64(g.gain)
+			clear(before)
+		}
 		for _, f := range g.tally.Facts {
 			// A value of a few of them says nothing of the rest: names of releases.
 			if n := f.Objects - before[[2]string{f.Key, f.Value}]; n > 0 && 5*n >= added && f.Value != "" {

@@ -47,40 +47,91 @@ func (a *analysis) judge(key bulkhead.Key) *growth {
 	if g.tally == nil || a.calm[key] || g.tally.Objects < least {
 		return nil // it is gone, or stands, or is small
 	}
-	g.points = a.pointsOf(key)
-	looked, atLeast, evenly := a.Looked, time.Duration(0), false
-	if len(looked) == 0 || a.Now.Sub(looked[0].From) < bornFor {
-		if points := born(g.tally, a.Now); len(points) > 0 {
-			g.points, atLeast, evenly = points, bornFor, true
-			looked = []bulkhead.Span{{From: points[0].At, To: a.Now}}
-		}
-	}
-	if len(g.points) == 0 {
-		return nil
-	}
+	atLeast := time.Duration(0)
 	switch {
 	case key == total(key.Kind) || followsDemand(g.tally) || 2*a.demand[key] >= g.tally.Objects:
-		atLeast = max(atLeast, settledFor)
+		atLeast = settledFor
 	case isSum(key):
-		atLeast = max(atLeast, sumFor)
+		atLeast = sumFor
+	}
+	grows := a.watched(g, atLeast)
+	// What was seen says most; what began before anybody looked only births tell, and who
+	// began to look a moment ago would wait for them in vain when it began with the look.
+	young := len(a.Looked) == 0 || a.Now.Sub(a.Looked[0].From) < bornFor
+	if (grows && a.fromTheFirstLook(g)) || (!grows && young) {
+		if of := a.ofBirths(key, max(atLeast, bornFor)); of != nil && grows {
+			g.reachBack(of)
+		} else if of != nil {
+			g, grows = of, true
+		}
+	}
+	if !grows || g.gain < least || a.maybeDaily(g) {
+		return nil
+	}
+	return g
+}
+
+// watched judges a growth by what was seen of it.
+func (a *analysis) watched(g *growth, atLeast time.Duration) bool {
+	if len(a.Looked) == 0 {
+		return false
+	}
+	g.points = a.pointsOf(g.Key)
+	return g.measure(a.Looked, a.Now, false, atLeast)
+}
+
+// ofBirths is a growth as the objects' times of creation tell it; nil: they tell of none.
+func (a *analysis) ofBirths(key bulkhead.Key, atLeast time.Duration) *growth {
+	g := &growth{Key: key, tally: a.tallies[key]}
+	if g.points = born(g.tally, a.Now); len(g.points) == 0 {
+		return nil
+	}
+	looked := []bulkhead.Span{{From: g.points[0].At, To: a.Now}}
+	if !g.measure(looked, a.Now, true, atLeast) {
+		return nil
+	}
+	return g
+}
+
+// measure finds the trend of a growth in its points, and reports whether it is one.
+func (g *growth) measure(looked []bulkhead.Span, now time.Time, evenly bool, atLeast time.Duration) bool {
+	if len(g.points) == 0 {
+		return false
 	}
 	lowest := slices.MinFunc(g.points, func(a, b bulkhead.Point) int { return int(a.Objects - b.Objects) })
 	if g.tally.Objects-lowest.Objects < least {
-		return nil
+		return false
 	}
-	objects := dense(g.points, looked, a.Now, evenly, objectsAt)
-	g.trend = trendOf(objects, looked)
-	if !g.trend.Growing || g.trend.PerHour <= 0 || a.Now.Sub(g.trend.Since) < atLeast {
-		return nil
+	g.trend = trendOf(dense(g.points, looked, now, evenly, objectsAt), looked)
+	if !g.trend.Growing || g.trend.PerHour <= 0 || now.Sub(g.trend.Since) < atLeast {
+		return false
 	}
 	g.gain = float64(g.tally.Objects - valueAt(g.points, g.trend.Since).Objects)
-	if g.gain < least || a.maybeDaily(g) {
-		return nil
+	if g.gain >= least && g.tally.Rules > 0 {
+		g.rules = trendOf(dense(g.points, looked, now, evenly, rulesAt), looked)
 	}
-	if g.tally.Rules > 0 {
-		g.rules = trendOf(dense(g.points, looked, a.Now, evenly, rulesAt), looked)
+	return true
+}
+
+// sinceLook is how near to the first look what may have begun before it seems to begin.
+const sinceLook = 5 * time.Minute
+
+// fromTheFirstLook is whether a growth was there at the first look already.
+func (a *analysis) fromTheFirstLook(g *growth) bool {
+	return len(a.Looked) == 0 || g.trend.Since.Sub(a.Looked[0].From) <= sinceLook
+}
+
+// reachBack gives a growth the time before it was seen, as births tell of it.
+func (g *growth) reachBack(of *growth) {
+	if len(g.points) == 0 || !of.trend.Since.Before(g.trend.Since) {
+		return
 	}
-	return g
+	from := g.points[0].At
+	before := slices.DeleteFunc(of.points, func(p bulkhead.Point) bool { return !p.At.Before(from) })
+	g.points = append(before, g.points...)
+	g.trend.Since, g.trend.Base = of.trend.Since, of.trend.Base
+	g.rules.Since, g.rules.Base = of.rules.Since, of.rules.Base
+	g.gain = of.gain
 }
 
 // trendOf is where a series is going. What came while nobody looked is one jump, which

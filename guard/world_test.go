@@ -19,6 +19,11 @@ type world struct {
 	loopEnds time.Time
 	perHour  float64
 	other    string // kind that is not known yet
+	before   int64  // releases that were made within two minutes before the loop
+	uneven   bool   // the loop is faster and slower by 8 % in turn, for ten minutes each
+	born     bool   // the census says when objects were created
+	// In this time one release is gone, but for its pod.
+	dip, dipEnds time.Time
 }
 
 // noise is a random number of a name and a time: the same each time it is asked for.
@@ -40,7 +45,7 @@ func (w *world) census(at time.Time) bulkhead.Census {
 	if !w.quiet {
 		w.healthy(at, add)
 	}
-	if !w.loop.IsZero() && at.After(w.loop) {
+	if !w.loop.IsZero() && (at.After(w.loop) || w.before > 0) {
 		w.incident(at, add)
 	}
 	totals := map[string]int64{}
@@ -114,14 +119,21 @@ func (w *world) incident(at time.Time, add func(bulkhead.Tally)) {
 		until = w.loopEnds
 	}
 	hours := until.Sub(w.loop).Hours()
-	n := int64(hours*w.perHour + 0.5*w.noise("loop", at.Unix()/60).Float64())
-	if n == 0 {
+	all := w.before + int64(w.made(max(0, hours))+0.5*w.noise("loop", at.Unix()/60).Float64())
+	if all == 0 {
 		return
+	}
+	n := all
+	if at.After(w.dip) && at.Before(w.dipEnds) {
+		n--
 	}
 	release := fmt.Sprintf("%08x", w.noise("release", n).Uint32())
 	tally := func(kind, family, example, origin, manager string, rules int64, keeps bulkhead.Keep) {
 		t := bulkhead.Tally{Key: bulkhead.Key{Kind: kind, Namespace: "mw-script", Family: family, Origin: origin, Manager: manager},
 			Objects: n, Rules: rules * n, Keeps: keeps, Example: bulkhead.Example{Name: example, Created: at}}
+		if w.born {
+			t.Born = w.births(at, n)
+		}
 		for i := range min(n, 5) {
 			t.Facts = append(t.Facts, bulkhead.Fact{Key: "meta.helm.sh/release-name", Value: fmt.Sprintf("%08x", w.noise("release", n-i).Uint32()), Objects: 1})
 		}
@@ -134,12 +146,37 @@ func (w *world) incident(at time.Time, add func(bulkhead.Tally)) {
 		}
 		add(t)
 	}
-	none, owned := bulkhead.Keep{Nothing: n}, bulkhead.Keep{Owned: n}
+	none := bulkhead.Keep{Nothing: n}
 	tally("jobs.batch", "mediawiki-*", "mediawiki-"+release, "release/mediawiki-*", "helm", 0, bulkhead.Keep{TTL: 7 * 24 * time.Hour})
-	tally("pods", "mediawiki-*-*", "mediawiki-"+release+"-x7k2p", "jobs.batch/mediawiki-*", "kube-controller-manager", 0, owned)
 	tally("networkpolicies.networking.k8s.io", "mediawiki-*", "mediawiki-"+release, "release/mediawiki-*", "helm", 90, none)
 	for _, what := range []string{"apache", "php", "mail", "mcrouter", "envoy", "geoip", "wikis"} {
 		tally("configmaps", "mediawiki-*-"+what+"-config", "mediawiki-"+release+"-"+what+"-config", "release/mediawiki-*", "helm", 0, none)
 	}
 	tally("secrets", "sh.helm.release.v1.*.v1", "sh.helm.release.v1."+release+".v1", "release/mediawiki-*", "helm", 0, none)
+	n = all
+	tally("pods", "mediawiki-*-*", "mediawiki-"+release+"-x7k2p", "jobs.batch/mediawiki-*", "kube-controller-manager", 0, bulkhead.Keep{Owned: all})
+}
+
+// made are the releases of so many hours.
+func (w *world) made(hours float64) float64 {
+	n := hours * w.perHour
+	if w.uneven {
+		phase := float64(w.seed)
+		n += 0.08 * w.perHour / (6 * math.Pi) * (math.Cos(phase) - math.Cos(6*math.Pi*hours+phase))
+	}
+	return n
+}
+
+// births are when the releases were made, in steps of a quarter of an hour.
+func (w *world) births(at time.Time, n int64) []bulkhead.Birth {
+	first := w.loop.Add(-95 * time.Second).Truncate(15 * time.Minute)
+	out := []bulkhead.Birth{{At: first, Objects: w.before}}
+	for _, b := range births(w.loop, at, n-w.before) {
+		if b.At.Equal(first) {
+			out[0].Objects += b.Objects
+		} else if b.Objects > 0 {
+			out = append(out, b)
+		}
+	}
+	return out
 }
