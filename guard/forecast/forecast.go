@@ -43,13 +43,15 @@ type Trend struct {
 	At                 time.Time // its time
 	Base               float64   // the value at Since
 	// Bend is by how much PerHour changes in an hour: above 0 it grows faster and
-	// faster; 0 when that cannot be told.
+	// faster; 0 when that cannot be told. It is taken to go on for as long again as it
+	// was seen, and not longer.
 	Bend float64
 	// Level is where it levels off, when its growth slows down as that of things does
 	// that have a time to live; 0 when it does not.
 	Level float64
 
-	spread float64 // of the values around the line, one standard deviation
+	spread    float64 // of the values around the line, one standard deviation
+	bendError float64 // of Bend, with 90 %
 }
 
 // minGain is below what a growth is nothing to tell anybody about: CronJobs'
@@ -121,8 +123,9 @@ func Until(points []Point, now time.Time) []Point {
 func (r *run) fill(t *Trend, newest time.Time) {
 	t.Since = newest.Add(hours(r.since))
 	t.Base = r.base
-	t.PerHour, t.Low, t.High = r.rate, r.rate-r.error, r.rate+r.error
-	t.Bend, t.Level, t.spread = r.bend, r.level, r.spread
+	wide := max(r.error, r.change)
+	t.PerHour, t.Low, t.High = r.rate, r.rate-wide, r.rate+wide
+	t.Bend, t.Level, t.spread, t.bendError = r.bend, r.level, r.spread, r.bendError
 	if !t.Growing {
 		t.Level = 0
 		return
@@ -148,10 +151,14 @@ func (t Trend) Reach(limit float64) (in, low, high time.Duration, ok bool) {
 	}
 	room := 1.64 * t.spread
 	in = t.take(gap, t.PerHour)
-	low = min(in, t.take(max(0, gap-room), t.High))
+	sooner, later := t, t
+	if t.Bend > 0 {
+		sooner.Bend, later.Bend = t.Bend+t.bendError, t.Bend-t.bendError
+	}
+	low = min(in, sooner.take(max(0, gap-room), t.High))
 	high = Far
 	if t.Low > 0 {
-		high = max(in, t.take(gap+room, t.Low))
+		high = max(in, later.take(gap+room, t.Low))
 	}
 	return in, low, high, true
 }
@@ -185,6 +192,10 @@ func (t Trend) take(gap, rate float64) time.Duration {
 		}
 		return hours(-math.Log(1-gap/left) * left / rate)
 	case t.Bend > 0:
+		seen := max(0, t.At.Sub(t.Since).Hours())
+		if most := seen * (rate + t.Bend*seen/2); gap > most {
+			return hours(seen + (gap-most)/(rate+t.Bend*seen))
+		}
 		return hours((math.Sqrt(rate*rate+2*t.Bend*gap) - rate) / t.Bend)
 	}
 	return hours(gap / rate)

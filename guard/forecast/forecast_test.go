@@ -145,3 +145,27 @@ func TestForecastsAtHalfOfTheWay(t *testing.T) {
 		})
 	}
 }
+
+// What went a bit faster in the last minutes is not taken to go faster and faster.
+func TestOnlyWhatHasGoneFasterForHoursIsTakenToGoOn(t *testing.T) {
+	for _, c := range []struct{ first, second, each float64 }{
+		{200, 260, 10.0 / 60}, {180, 290, 15.0 / 60}, {200, 280, 0.5}, {200, 300, 3}, {260, 170, 10.0 / 60},
+	} {
+		points := minutes(2*c.each, func(h float64) float64 {
+			return 60 + math.Floor(c.first*math.Min(h, c.each)+c.second*math.Max(0, h-c.each))
+		})
+		trend := forecast.Of(points)
+		in, low, high, ok := trend.Reach(3000)
+		rest := (3000 - trend.Now) / trend.PerHour
+		if !trend.Growing || !ok || trend.Bend != 0 || math.Abs(in.Hours()-rest) > 0.05*rest {
+			t.Errorf("%v: %+v, in %v", c, trend, in)
+		}
+		slow, fast := math.Min(c.first, c.second), math.Max(c.first, c.second)
+		if trend.PerHour < 0.95*slow || trend.PerHour > 1.05*fast {
+			t.Errorf("%v: %v an hour", c, trend.PerHour)
+		}
+		if really := (3000 - trend.Now) / c.second; low.Hours() > 1.05*really || high.Hours() < 0.95*really {
+			t.Errorf("%v: %v – %v, if it goes on like that %.1f h", c, low, high, really)
+		}
+	}
+}

@@ -73,8 +73,13 @@ func chance(t, y []float64, rate float64) float64 {
 	return math.Sqrt(max(0, sum)) / (t[n] - t[0])
 }
 
+// curvedFor is how long, in hours, a rate must have changed before that is taken for
+// how it goes on: in some minutes it is chance, or what made it did something else.
+const curvedFor = 2.0
+
 // curve sees growth that becomes faster or slower, when the difference between its
-// halves is more than chance. The rate becomes the one at the end.
+// halves is more than chance. If it has done so for long enough, the rate becomes the
+// one at the end; else the rate is less certain by it.
 func (r *run) curve(t, y []float64) {
 	n := len(t)
 	if n < 10 {
@@ -88,11 +93,24 @@ func (r *run) curve(t, y []float64) {
 		return
 	}
 	length := t[n-1] - t[0]
+	// Faster all the time is faster within each half, too.
+	within := func(t, y []float64) float64 {
+		half := len(t) / 2
+		return slope(t[half:], y[half:]) - slope(t[:half], y[:half])
+	}
+	always := min(within(t[:half], y[:half]), within(t[half:], y[half:])) > (second-first)/6
 	switch {
-	case second > 1.25*first:
+	case length < curvedFor:
+		r.change = math.Abs(second-first) / 2
+	case second > 1.25*first && always:
 		r.bend = (second - first) / (length / 2)
+		r.bendError = min(r.bend, (e1+e2)/(length/2))
 		r.rate = second + r.bend*length/4
 		r.error = max(r.error, e2)
+	case second > 1.25*first: // once
+		r.rate = second
+		r.error = max(r.error, e2)
+		r.change = math.Abs(second-first) / 2
 	case second < 0.7*first:
 		q := second / first
 		r.rate = second * math.Sqrt(q)

@@ -32,9 +32,12 @@ type run struct {
 	spread float64
 	bend   float64
 	level  float64
-	beyond float64 // by how much it is more than the past did; 0: there is not enough past
-	past   float64 // hours that are known before the start
-	ended  bool    // nothing has come for longer than ever since the start
+	// bendError is of bend, with 90 %, and change by how much a rate was another in each
+	// half that is not known to go on changing.
+	bendError, change float64
+	beyond            float64 // by how much it is more than the past did; 0: there is not enough past
+	past              float64 // hours that are known before the start
+	ended             bool    // nothing has come for longer than ever since the start
 }
 
 // examine looks whether a series grows at its end in steps b of a width: nearly each
