@@ -54,12 +54,15 @@ func shown(words []string) string {
 }
 
 // quotaKinds are what a quota may limit: Deployments need more pods and replica sets
-// than they have, to roll.
+// than they have, to roll, and where Jobs multiply their pods are not the cause.
 func quotaKinds(f bulkhead.Finding) (kinds []string) {
 	for _, m := range sortedMembers(f.Members) {
 		if m.Kind != "pods" && m.Kind != "replicasets.apps" || len(f.Members) == 1 {
 			kinds = append(kinds, named(m.Kind))
 		}
+	}
+	if len(kinds) == 0 { // there are but these: what owns the others
+		return []string{named("replicasets.apps")}
 	}
 	return kinds
 }

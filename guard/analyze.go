@@ -159,8 +159,9 @@ func (a *analysis) growths() (families, sums []*growth) {
 		}
 	}
 	slices.SortFunc(families, faster)
+	families = a.withKin(families[:min(len(families), mostGrowths)])
 	slices.SortFunc(sums, faster)
-	return families[:min(len(families), mostGrowths)], sums[:min(len(sums), mostGrowths)]
+	return families, sums[:min(len(sums), mostGrowths)]
 }
 
 func faster(a, b *growth) int {

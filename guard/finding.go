@@ -21,6 +21,7 @@ const (
 
 // finding makes one of a group of growths. It is not ok when the growth will not hurt.
 func (a *analysis) finding(group []*growth) (bulkhead.Finding, bool) {
+	sameStart(group)
 	step := unit(group)
 	f := bulkhead.Finding{Since: group[0].trend.Since, Namespace: group[0].Namespace, PerHour: stepsPerHour(group, step)}
 	if f.Namespace == All {
@@ -223,7 +224,10 @@ func list(words []string) string {
 func (a *analysis) makers(group []*growth) (client string, users []string, facts []bulkhead.Fact) {
 	clients, best := map[string]float64{}, map[[2]string]int64{}
 	for _, g := range group {
-		clients[g.Manager] += g.gain
+		// What has an owner in the group was made for it by a controller.
+		if !slices.ContainsFunc(group, func(o *growth) bool { return owns(&o.Key, &g.Key) }) {
+			clients[g.Manager] += g.gain
+		}
 		before := map[[2]string]int64{}
 		for _, f := range a.Facts[g.Key] {
 			before[[2]string{f.Key, f.Value}] = f.Objects

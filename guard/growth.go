@@ -17,6 +17,8 @@ type growth struct {
 	trend  forecast.Trend
 	rules  forecast.Trend // of network policies
 	gain   float64        // objects since the growth began
+	// earlier: it was there at the first look, and may have begun before.
+	earlier bool
 }
 
 const (
@@ -30,6 +32,9 @@ const (
 	// bornFor is how long it must grow if only the objects' own times of creation are
 	// known. These are in steps of a quarter of an hour.
 	bornFor = 30 * time.Minute
+	// youngFor is how long births are asked what grows: by then what was seen shows also
+	// what is little in an hour of what is there.
+	youngFor = 3 * time.Hour
 )
 
 // growth returns how a key grows; nil if it does not.
@@ -55,13 +60,14 @@ func (a *analysis) judge(key bulkhead.Key) *growth {
 		atLeast = sumFor
 	}
 	grows := a.watched(g, atLeast)
+	g.earlier = grows && a.fromTheFirstLook(g)
 	// What was seen says most; what began before anybody looked only births tell, and who
 	// began to look a moment ago would wait for them in vain when it began with the look.
-	young := len(a.Looked) == 0 || a.Now.Sub(a.Looked[0].From) < bornFor
-	if (grows && a.fromTheFirstLook(g)) || (!grows && young) {
+	young := len(a.Looked) == 0 || a.Now.Sub(a.Looked[0].From) < youngFor
+	if g.earlier || !grows && young {
 		if of := a.ofBirths(key, max(atLeast, bornFor)); of != nil && grows {
 			g.reachBack(of)
-		} else if of != nil {
+		} else if of != nil && a.borneOut(of) {
 			g, grows = of, true
 		}
 	}
@@ -113,12 +119,27 @@ func (g *growth) measure(looked []bulkhead.Span, now time.Time, evenly bool, atL
 	return true
 }
 
+// borneOut reports whether what was seen so far bears out what births say: not when
+// they are of what replaces others, which are gone.
+func (a *analysis) borneOut(g *growth) bool {
+	if len(a.Looked) == 0 || a.Now.Sub(a.Looked[0].From) < bornFor {
+		return true
+	}
+	points := a.pointsOf(g.Key)
+	if len(points) == 0 {
+		return false
+	}
+	from := a.Looked[0].From
+	gain := float64(g.tally.Objects - valueAt(points, from).Objects)
+	return gain >= g.trend.PerHour*a.Now.Sub(from).Hours()/2
+}
+
 // sinceLook is how near to the first look what may have begun before it seems to begin.
 const sinceLook = 5 * time.Minute
 
 // fromTheFirstLook is whether a growth was there at the first look already.
 func (a *analysis) fromTheFirstLook(g *growth) bool {
-	return len(a.Looked) == 0 || g.trend.Since.Sub(a.Looked[0].From) <= sinceLook
+	return g.trend.Since.Sub(a.Looked[0].From) <= sinceLook
 }
 
 // reachBack gives a growth the time before it was seen, as births tell of it.

@@ -63,7 +63,7 @@ func inStep(a, b *growth) bool {
 		return false
 	}
 	if kin(a, b) {
-		return begin(a, b, startWithinKin, startShareKin)
+		return begin(a, b, startWithinKin, startShareKin) || mayBegin(a, b) || mayBegin(b, a)
 	}
 	if !begin(a, b, startWithin, startShare) {
 		return false
@@ -80,7 +80,7 @@ func begin(a, b *growth, within time.Duration, share float64) bool {
 // kin reports whether two families are of one origin: the same, one of the other, or
 // one person's for one purpose.
 func kin(a, b *growth) bool {
-	if a.Origin != "" && a.Origin == b.Origin || a.Origin == b.Kind+"/"+b.Family || b.Origin == a.Kind+"/"+a.Family {
+	if related(&a.Key, &b.Key) {
 		return true
 	}
 	if a.Manager != b.Manager {

@@ -20,7 +20,7 @@ type world struct {
 	perHour  float64
 	other    string // kind that is not known yet
 	before   int64  // releases that were made within two minutes before the loop
-	uneven   bool   // the loop is faster and slower by 8 % in turn, for ten minutes each
+	uneven   bool   // the loop is faster and slower by 14 % in turn, for ten minutes each
 	born     bool   // the census says when objects were created
 	// In this time one release is gone, but for its pod.
 	dip, dipEnds time.Time
@@ -162,7 +162,7 @@ func (w *world) made(hours float64) float64 {
 	n := hours * w.perHour
 	if w.uneven {
 		phase := float64(w.seed)
-		n += 0.08 * w.perHour / (6 * math.Pi) * (math.Cos(phase) - math.Cos(6*math.Pi*hours+phase))
+		n += 0.14 * w.perHour / (6 * math.Pi) * (math.Cos(phase) - math.Cos(6*math.Pi*hours+phase))
 	}
 	return n
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -36,6 +37,58 @@ func TestAYoungGuardFindsTheWholeGrowth(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Births tell of what was before the first look, and what has an owner has none.
+func TestAGuardThatBeginsInTheMiddleFindsTheWholeGrowth(t *testing.T) {
+	w := &world{perHour: 224, loop: start.Add(-6 * time.Hour), quiet: true, born: true}
+	o := newWatch(t, w, start, nil)
+	for m := range 4 * 60 {
+		o.minutes(1, nil)
+		if findings := o.guard.Findings(); m >= 20 {
+			if len(findings) != 1 {
+				t.Fatalf("after %d minutes there are %d:\n%s", m, len(findings), o.text())
+			}
+			if checkIncident(t, findings[0], w.loop); t.Failed() {
+				t.Fatalf("after %d minutes:\n%s", m, o.text())
+			}
+		}
+	}
+}
+
+// Somebody cleans Jobs and puts them back all the time: they do not grow from step to
+// step, but their pods do.
+func TestWherePodsMultiplyTheirOwnersAreNamed(t *testing.T) {
+	o := newWatch(t, nil, start, nil)
+	o.guard = guard.New(guard.Options{Now: func() time.Time { return o.now }, Snapshot: func() bulkhead.Census {
+		made := 60 + int64(3.7*o.now.Sub(start).Minutes())
+		c := bulkhead.Census{At: o.now}
+		family := func(kind, name, origin, manager string, n int64) {
+			c.Tallies = append(c.Tallies, bulkhead.Tally{Key: bulkhead.Key{Kind: kind, Namespace: "mw-script", Family: name, Origin: origin, Manager: manager}, Objects: n})
+			c.Kinds = append(c.Kinds, bulkhead.KindStatus{Kind: kind, Objects: n, Exact: true})
+		}
+		family("pods", "mediawiki-*-*", "jobs.batch/mediawiki-*", "kube-controller-manager", made)
+		if o.now.Minute()%4 < 2 {
+			made -= 20
+		}
+		family("jobs.batch", "mediawiki-*", "release/mediawiki-*", "helm", made)
+		family("secrets", "sh.helm.release.v1.*.v1", "release/mediawiki-*", "helm", made)
+		return c
+	}})
+	if !o.minutes(20, some) {
+		t.Fatal("not found")
+	}
+	o.minutes(60, func(findings []bulkhead.Finding) bool {
+		if len(findings) != 1 || findings[0].Client != "helm" || len(findings[0].Members) != 3 {
+			t.Fatalf("at %s:\n%s", o.now, o.text())
+		}
+		for _, a := range findings[0].Advice {
+			if strings.Contains(a.Command, "guard quota") && !strings.Contains(a.Command, "--kinds jobs,secrets ") {
+				t.Fatal(a.Command)
+			}
+		}
+		return false
+	})
 }
 
 func young(t *testing.T, w *world, restarts []int) {
