@@ -59,7 +59,7 @@ func (a *app) guardClean(ctx context.Context, f *guardCleanFlags) error {
 	defer stop()
 	o, err := a.cleanOptions(ctx, f)
 	if err != nil {
-		return err
+		return a.guardEnd(ctx, err, "nothing was deleted")
 	}
 	cleaner, err := clean.New(o)
 	if err != nil {
@@ -67,7 +67,7 @@ func (a *app) guardClean(ctx context.Context, f *guardCleanFlags) error {
 	}
 	found, err := cleaner.Find(ctx)
 	if err != nil {
-		return err
+		return a.guardEnd(ctx, err, "nothing was deleted")
 	}
 	view := cleanView{Leftovers: append([]clean.Object{}, found.Leftovers...), Releases: found.Releases, Spared: append([]clean.Object{}, found.Spared...), Notes: found.Notes}
 	if f.out != "json" {
@@ -83,6 +83,16 @@ func (a *app) guardClean(ctx context.Context, f *guardCleanFlags) error {
 		return nil
 	}
 	return a.cleanUp(ctx, f, cleaner, found, view)
+}
+
+// guardEnd is the error of something that was to be done, or, if it was interrupted, what
+// came of it.
+func (a *app) guardEnd(ctx context.Context, err error, came string) error {
+	if err == nil || ctx.Err() == nil {
+		return err
+	}
+	a.tell("bulkhead: interrupted; %s", came)
+	return exitError(exitInterrupted)
 }
 
 func (a *app) cleanOptions(ctx context.Context, f *guardCleanFlags) (o clean.Options, err error) {

@@ -33,14 +33,14 @@ func (a *app) guardQuota(ctx context.Context, f *guardQuotaFlags) error {
 	defer stop()
 	o, err := a.quotaOptions(ctx, f)
 	if err != nil {
-		return err
+		return a.guardEnd(ctx, err, "nothing was written")
 	}
 	if f.remove {
 		return a.removeQuota(ctx, o.Config, o.Namespace)
 	}
 	p, err := quota.Look(ctx, o)
 	if err != nil {
-		return err
+		return a.guardEnd(ctx, err, "nothing was written")
 	}
 	if f.format == "text" {
 		a.printQuota(p)
@@ -49,7 +49,7 @@ func (a *app) guardQuota(ctx context.Context, f *guardQuotaFlags) error {
 		return a.quotaNotWritten(f, p)
 	}
 	if _, err := quota.Apply(ctx, o.Config, p); err != nil {
-		return err
+		return a.guardEnd(ctx, err, "the quota may be there or not: kubectl get resourcequota "+quota.Name+" -n "+p.Namespace)
 	}
 	return a.quotaWritten(ctx, f, o.Config, p)
 }
@@ -168,7 +168,7 @@ func (a *app) removeQuota(ctx context.Context, config *rest.Config, namespace st
 	}
 	was, err := quota.Remove(ctx, client, namespace)
 	if err != nil {
-		return err
+		return a.guardEnd(ctx, err, "the same command removes what is still there")
 	}
 	if !was {
 		return &bulkhead.Error{Code: bulkhead.CodeNotFound, Message: fmt.Sprintf("namespace %s has no quota %s", namespace, quota.Name)}

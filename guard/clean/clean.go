@@ -37,7 +37,6 @@ import (
 	"strings"
 	"time"
 
-	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
@@ -197,7 +196,7 @@ func (c *Cleaner) discover(ctx context.Context) error {
 		return nil
 	}
 	return c.try(ctx, "ask for the cluster's kinds", func() error {
-		kinds, notes, err := holderKinds(c.client.Discovery().(discovery.DiscoveryInterface))
+		kinds, notes, err := holderKinds(ctx, c.client.Discovery())
 		if err == nil {
 			c.holders, c.notes = kinds, append(c.notes, notes...)
 		}

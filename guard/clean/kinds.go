@@ -1,6 +1,7 @@
 package clean
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -112,8 +113,11 @@ var unable = []string{"events", "events.events.k8s.io", "leases.coordination.k8s
 
 // holderKinds are the makers, and all other kinds in namespaces: an object of any of
 // them may name a Secret.
-func holderKinds(d discovery.DiscoveryInterface) (kinds []holderKind, notes []string, err error) {
-	lists, err := d.ServerPreferredNamespacedResources()
+func holderKinds(ctx context.Context, d discovery.DiscoveryInterface) (kinds []holderKind, notes []string, err error) {
+	lists, err := discovery.ToDiscoveryInterfaceWithContext(d).ServerPreferredNamespacedResourcesWithContext(ctx)
+	if ctx.Err() != nil {
+		return nil, nil, context.Cause(ctx) // of an end, too, it would say that nobody answers
+	}
 	if failed, ok := discovery.GroupDiscoveryFailedErrorGroups(err); ok {
 		for group := range failed {
 			notes = append(notes, fmt.Sprintf("kinds of %s are not looked at: the API server that has them does not answer", group))

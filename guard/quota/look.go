@@ -42,11 +42,14 @@ func (l *looker) namespaceThere(ctx context.Context) error {
 }
 
 // resolve finds kinds by any of their names.
-func (l *looker) resolve(names []string) ([]schema.GroupVersionResource, error) {
+func (l *looker) resolve(ctx context.Context, names []string) ([]schema.GroupVersionResource, error) {
 	if len(names) == 0 {
 		return nil, usage("for example --kinds jobs.batch,configmaps; `bulkhead why` says which grow", "it has to be said which kinds are limited")
 	}
-	lists, err := l.client.Discovery().ServerPreferredNamespacedResources()
+	lists, err := discovery.ToDiscoveryInterfaceWithContext(l.client.Discovery()).ServerPreferredNamespacedResourcesWithContext(ctx)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	if _, partly := discovery.GroupDiscoveryFailedErrorGroups(err); err != nil && !partly {
 		return nil, fmt.Errorf("ask for the cluster's kinds: %w", err)
 	}

@@ -175,7 +175,7 @@ func Look(ctx context.Context, o Options) (*Plan, error) {
 	if err := l.namespaceThere(ctx); err != nil {
 		return nil, err
 	}
-	kinds, err := l.resolve(o.Kinds)
+	kinds, err := l.resolve(ctx, o.Kinds)
 	if err != nil {
 		return nil, err
 	}
