@@ -199,9 +199,11 @@ func (a *app) printFound(f *clean.Found, now time.Time) {
 		a.tell("note: %s", note)
 	}
 	if len(f.Leftovers) == 0 {
-		fmt.Fprintln(a.stdout, "Nothing is left over.")
-		if len(f.Spared) == 0 {
-			a.tell("nothing that was meant is there; `bulkhead why` names families, -n says in which namespace to look")
+		if len(f.Spared) > 0 {
+			fmt.Fprintln(a.stdout, "Nothing is left over.")
+		} else {
+			fmt.Fprintln(a.stdout, "Nothing that was meant is there.")
+			a.tell("`bulkhead why` names families, -n says in which namespace to look")
 		}
 	} else {
 		printObjects(a.stdout, f.Leftovers, now, "WHY", shownLeftovers)

@@ -1,6 +1,7 @@
 package clean
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -187,9 +188,49 @@ func (c crowd[T]) all(what, pattern string) (all []T, note string) {
 	if len(families) == 0 {
 		return nil, ""
 	}
-	shown := families[:min(len(families), 5)]
+	shown := families[:min(len(families), shownFamilies)]
 	for i, f := range shown {
 		shown[i] = bulkhead.Quote(f)
 	}
 	return nil, fmt.Sprintf("%s that are of other families, though their names fit %s, are not meant: %s", what, bulkhead.Quote(pattern), strings.Join(shown, ", "))
+}
+
+// shownFamilies is how many families are named to whoever meant others.
+const shownFamilies = 5
+
+// inhabitants are the families of what is there, of which a few are named when nothing
+// of it is meant: most likely the pattern is not the one that was wanted.
+type inhabitants struct {
+	seen     map[string]bool
+	families map[string]int
+}
+
+func newInhabitants() inhabitants { return inhabitants{map[string]bool{}, map[string]int{}} }
+
+// add counts one, unless it was counted: a list may begin anew.
+func (n inhabitants) add(id, of string) bool {
+	if n.seen[id] {
+		return false
+	}
+	n.seen[id] = true
+	n.families[of]++
+	return true
+}
+
+// without says that none of them is meant, and what there is instead.
+func (n inhabitants) without(what, pattern string) string {
+	if len(n.seen) == 0 {
+		return "there are no " + what
+	}
+	families := slices.SortedFunc(maps.Keys(n.families), func(a, b string) int {
+		return cmp.Or(cmp.Compare(n.families[b], n.families[a]), cmp.Compare(a, b))
+	})
+	var shown []string
+	for _, f := range families[:min(len(families), shownFamilies)] {
+		shown = append(shown, fmt.Sprintf("%s (%d)", bulkhead.Quote(f), n.families[f]))
+	}
+	if more := len(families) - len(shown); more > 0 {
+		shown = append(shown, fmt.Sprintf("and %d families more", more))
+	}
+	return fmt.Sprintf("%d %s are there: %s; none is of the family %s", len(n.seen), what, strings.Join(shown, ", "), bulkhead.Quote(pattern))
 }

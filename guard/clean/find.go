@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
@@ -70,8 +71,32 @@ func (c *Cleaner) Find(ctx context.Context) (*Found, error) {
 		}
 	}
 	f.sort(releases, singles)
+	if len(f.Leftovers) == 0 && len(f.Spared) == 0 {
+		if err := c.namespaceThere(ctx); err != nil {
+			return nil, err
+		}
+	}
 	f.Notes = c.notes
 	return f, nil
+}
+
+// namespaceThere refuses a namespace that is not there. The API server lists nothing in
+// it, as in an empty one, and whoever has misspelt it would take that for good news.
+func (c *Cleaner) namespaceThere(ctx context.Context) error {
+	if c.choice.only == "" {
+		return nil
+	}
+	err := c.try(ctx, "get namespace", func() error {
+		_, err := c.client.CoreV1().Namespaces().Get(ctx, c.choice.only, metav1.GetOptions{})
+		return err
+	})
+	switch {
+	case apierrors.IsNotFound(err):
+		return &bulkhead.Error{Code: bulkhead.CodeNotFound, Message: fmt.Sprintf("there is no namespace %s", bulkhead.Quote(c.choice.only)), Hint: "kubectl get namespaces lists them"}
+	case apierrors.IsForbidden(err): // who may only see what is in it
+		return nil
+	}
+	return err
 }
 
 func (f *Found) scan(namespace string, finished bool) *scan {
@@ -261,14 +286,14 @@ const named = "type!=kubernetes.io/service-account-token,type!=bootstrap.kuberne
 // singles are the objects that are meant by themselves.
 func (c *Cleaner) singles(ctx context.Context) ([]*item, error) {
 	var all []*item
+	var none []string
 	for _, k := range c.choice.kinds {
-		seen, near := map[string]bool{}, crowd[*item]{}
+		there, near := newInhabitants(), crowd[*item]{}
 		take := func(o *metav1.ObjectMeta, content *unstructured.Unstructured) {
 			match, of := c.choice.has(k, o)
-			if seen[string(o.UID)] || match == other {
+			if !there.add(string(o.UID), of) || match == other {
 				return
 			}
-			seen[string(o.UID)] = true
 			if i := c.single(k, o, content); match == alike {
 				near[of] = append(near[of], i)
 			} else {
@@ -291,6 +316,13 @@ func (c *Cleaner) singles(ctx context.Context) ([]*item, error) {
 		}
 		more, note := near.all(k.kind(), c.choice.family)
 		if all = append(all, more...); note != "" {
+			c.note("%s", note)
+		} else if c.choice.family != "" {
+			none = append(none, there.without(k.kind(), c.choice.family))
+		}
+	}
+	if len(all) == 0 {
+		for _, note := range none {
 			c.note("%s", note)
 		}
 	}

@@ -81,13 +81,14 @@ func (r *release) all() []*item {
 func (c *Cleaner) findReleases(ctx context.Context) ([]*release, error) {
 	found := map[string]*release{}
 	var all []*release
-	near := crowd[*release]{}
+	there, near := newInhabitants(), crowd[*release]{}
 	take := func(k kind, o *unstructured.Unstructured) {
 		name, revision, ok := recordName(o.GetName())
 		if !ok {
 			return
 		}
 		match, of := c.choice.hasRelease(o.GetNamespace(), name)
+		there.add(o.GetNamespace()+"/"+name, of)
 		if match == other {
 			return
 		}
@@ -109,11 +110,15 @@ func (c *Cleaner) findReleases(ctx context.Context) ([]*release, error) {
 			return nil, c.refused("list", k, c.choice.only, err)
 		}
 	}
-	more, note := near.all("Helm releases", strings.Join(c.choice.release, ", "))
+	meant := strings.Join(c.choice.release, ", ")
+	more, note := near.all("Helm releases", meant)
+	if all = append(all, more...); len(all) == 0 && note == "" {
+		note = there.without("Helm releases", meant)
+	}
 	if note != "" {
 		c.note("%s", note)
 	}
-	return append(all, more...), nil
+	return all, nil
 }
 
 // recordName takes sh.helm.release.v1.NAME.vREVISION apart.

@@ -1,6 +1,7 @@
 package clean_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -140,6 +141,12 @@ func releasesOfAFamilyGo(t *testing.T) {
 	_, f := s.find(o)
 	if diff := cmp.Diff(want, names(f.Leftovers)); diff != "" || len(want) < 10 {
 		t.Errorf("left over -want +got:\n%s", diff)
+	}
+	// A pattern that is no family of what is there says so, and what is.
+	o.Release = "m*"
+	_, none := s.find(o)
+	if says := fmt.Sprint(none.Notes); len(none.Leftovers)+len(none.Spared) > 0 || !contains(says, "5 Helm releases are there: \"*\" (") || !contains(says, `; none is of the family "m*"`) {
+		t.Errorf("of no family: %+v", none)
 	}
 	// A finding's families that come from releases stand for these.
 	o.Release, o.Members = "", []bulkhead.Key{{Kind: "configmaps", Namespace: s.ns, Family: "mediawiki-*-php-config", Origin: "release/*"}, {Kind: "jobs.batch", Namespace: s.ns, Family: "mediawiki-*", Origin: "release/*"}}

@@ -350,3 +350,35 @@ func word(i int) string {
 	syllables := strings.Fields("ba da fe ga le ma ni no ra sa")
 	return syllables[i/10] + syllables[i%10] + "na"
 }
+
+// TestWhereNothingIsMeantItIsSaidWhatIsThere: a misspelt namespace or family is no
+// all-clear.
+func TestWhereNothingIsMeantItIsSaidWhatIsThere(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	for i := range 3 {
+		s.policy(fmt.Sprintf("web-%d-config", i), selecting("app", "none"))
+	}
+	for i := range 6 {
+		s.policy("settings-"+word(i), selecting("app", "none"))
+	}
+	o := s.options()
+	o.Family, o.Kind = "web-*-confg", clean.Kinds()[0]
+	_, f := s.find(o)
+	want := []string{`9 networkpolicies.networking.k8s.io are there: "web-*-config" (3), "settings-babana" (1), "settings-badana" (1), "settings-bafena" (1), "settings-bagana" (1), and 2 families more; none is of the family "web-*-confg"`}
+	if diff := cmp.Diff(want, f.Notes); diff != "" || len(f.Leftovers)+len(f.Spared) > 0 {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	o.Family = "web-*-config"
+	if _, f = s.find(o); len(f.Leftovers) != 3 || len(f.Notes) > 0 {
+		t.Errorf("of a family that is there: %+v", f)
+	}
+	for _, o := range []clean.Options{{Release: "*"}, {Family: "web-*-config"}} {
+		o.Config, o.Namespace = s.Config(), "no-such"
+		c, err := clean.New(o)
+		s.check(err)
+		if f, err := c.Find(t.Context()); bulkhead.CodeOf(err) != bulkhead.CodeNotFound || !contains(err.Error(), `there is no namespace "no-such"`) {
+			t.Errorf("in no namespace: %+v %v", f, err)
+		}
+	}
+}
