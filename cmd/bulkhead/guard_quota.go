@@ -35,8 +35,8 @@ until then and removes it at once when it is interrupted.
 
 -o yaml is the quota, for kubectl apply. -o json is an object: namespace, until,
 headroom, kinds (kind, count, limit, makers {client, owner, lastHour, lastDay,
-newest, at}, refuses), others (name, kind, used, hard), replaces, notes, manifest,
-applied.`,
+newest, at}, refuses), others (name, kind, used, hard), replaces, lifts (kinds that
+the one that is there limits, and this one does not), notes, manifest, applied.`,
 		Example: `  bulkhead guard quota -n mw-script --kinds jobs.batch,networkpolicies,configmaps
   bulkhead guard quota -n mw-script --kinds jobs.batch,networkpolicies --headroom 20 --for 2h --yes
   bulkhead guard quota -n mw-script --remove`,

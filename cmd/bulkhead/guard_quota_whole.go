@@ -3,8 +3,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -15,9 +17,9 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/yaml"
 
-	"bulkhead.dev/bulkhead"
 	"bulkhead.dev/bulkhead/guard/quota"
 	"bulkhead.dev/bulkhead/plan"
+	"bulkhead.dev/bulkhead/store/history"
 )
 
 // quotaView is what guard quota says in JSON: the plan, and whether it was carried out.
@@ -43,7 +45,9 @@ func (a *app) guardQuota(ctx context.Context, f *guardQuotaFlags) error {
 		return a.guardEnd(ctx, err, "nothing was written")
 	}
 	if f.format == "text" {
-		a.printQuota(p)
+		if err := a.printQuota(p); err != nil {
+			return err
+		}
 	}
 	if !f.yes {
 		return a.quotaNotWritten(f, p)
@@ -87,7 +91,9 @@ func (a *app) quotaNotWritten(f *guardQuotaFlags, p *quota.Plan) error {
 	case "yaml":
 		return a.writeManifest(p)
 	}
-	fmt.Fprintf(a.stdout, "\n")
+	if _, err := fmt.Fprintln(a.stdout); err != nil {
+		return err
+	}
 	if err := a.writeManifest(p); err != nil {
 		return err
 	}
@@ -125,6 +131,9 @@ func (a *app) quotaWritten(ctx context.Context, f *guardQuotaFlags, config *rest
 	if err != nil {
 		return err
 	}
+	if len(p.Lifts) > 0 {
+		a.tell("no longer limited: %s", lifted(p))
+	}
 	until := p.Until.Format(time.RFC3339)
 	remove := "bulkhead guard quota -n " + p.Namespace + " --remove"
 	if f.wait {
@@ -139,12 +148,30 @@ func (a *app) quotaWritten(ctx context.Context, f *guardQuotaFlags, config *rest
 		return nil
 	}
 	a.tell("quota %s is in namespace %s until %s; before that: %s", quota.Name, p.Namespace, until, remove)
-	if guard := guardIn(ctx, client); guard != "" {
-		a.tell("the guard in %s removes it then", guard)
-		return nil
-	}
-	a.tell("no guard was seen in this cluster: unless one runs elsewhere, nobody removes it then. The command above does, or --wait")
+	a.tell("%s", a.whoRemoves(ctx, client))
 	return nil
+}
+
+// whoRemoves says who removes a quota at its time. A guard may run anywhere that has a
+// kubeconfig: only one in the cluster, or of this state folder, is seen.
+func (a *app) whoRemoves(ctx context.Context, client kubernetes.Interface) string {
+	if guard := guardIn(ctx, client); guard != "" {
+		return fmt.Sprintf("the guard in %s removes it then", guard)
+	}
+	if dir, err := a.stateDir(); err == nil && guarded(dir) {
+		return fmt.Sprintf("the guard of %s removes it then, if this cluster is the one that it guards", printable(dir, 0))
+	}
+	return "no guard runs in this cluster or with this state folder, as far as can be seen; one that runs elsewhere is not seen from here. If none guards this cluster, nobody removes it then: the command above does, or --wait"
+}
+
+// guarded reports whether a guard writes its history into a state folder now.
+func guarded(dir string) bool {
+	h, err := history.Read(filepath.Join(dir, history.Name))
+	if err != nil {
+		return false
+	}
+	defer func() { _ = h.Close() }()
+	return h.Written()
 }
 
 // guardIn is where in the cluster something guards it; "": nowhere that can be seen.
@@ -171,40 +198,61 @@ func (a *app) removeQuota(ctx context.Context, config *rest.Config, namespace st
 		return a.guardEnd(ctx, err, "the same command removes what is still there")
 	}
 	if !was {
-		return &bulkhead.Error{Code: bulkhead.CodeNotFound, Message: fmt.Sprintf("namespace %s has no quota %s", namespace, quota.Name)}
+		a.tell("there is no quota %s in namespace %s", quota.Name, namespace)
+		return nil
 	}
 	a.tell("quota %s is gone from namespace %s", quota.Name, namespace)
 	return nil
 }
 
-func (a *app) printQuota(p *quota.Plan) {
+func (a *app) printQuota(p *quota.Plan) error {
 	for _, note := range p.Notes {
 		a.tell("note: %s", note)
 	}
-	tw := tabwriter.NewWriter(a.stdout, 0, 8, 2, ' ', 0)
+	var out bytes.Buffer
+	tw := tabwriter.NewWriter(&out, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(tw, "KIND\tNOW\tLIMIT\tHEADROOM")
 	for _, k := range p.Kinds {
 		fmt.Fprintf(tw, "%s\t%d\t%d\t%d\n", printable(k.Kind, 60), k.Count, k.Limit, k.Limit-k.Count)
 	}
-	_ = tw.Flush() // output for people
-	fmt.Fprintf(a.stdout, "\nFrom the limit on, until %s, is refused in namespace %s:\n", p.Until.Format(time.RFC3339), p.Namespace)
+	_ = tw.Flush() // to memory
+	fmt.Fprintf(&out, "\nFrom the limit on, until %s, is refused in namespace %s:\n", p.Until.Format(time.RFC3339), p.Namespace)
 	for _, k := range p.Kinds {
-		fmt.Fprintf(a.stdout, "  new %s\n", printable(k.Kind, 60))
+		fmt.Fprintf(&out, "  new %s\n", printable(k.Kind, 60))
 		for _, m := range k.Makers {
 			by := m.Client
 			if m.Owner != "" {
 				by += ", for a " + strings.ToLower(m.Owner)
 			}
-			fmt.Fprintf(a.stdout, "    of %s: %d in the last hour, %d in the last day, the newest %s\n", printable(by, 60), m.LastHour, m.LastDay, printable(m.Newest, 80))
+			fmt.Fprintf(&out, "    of %s: %d in the last hour, %d in the last day, the newest %s\n", printable(by, 60), m.LastHour, m.LastDay, printable(m.Newest, 80))
 		}
 		for _, r := range k.Refuses {
-			fmt.Fprintf(a.stdout, "    and %s\n", r)
+			fmt.Fprintf(&out, "    and %s\n", r)
 		}
 	}
 	for _, o := range p.Others {
-		fmt.Fprintf(a.stdout, "Quota %s limits %s already: %s of %s.\n", printable(o.Name, 60), printable(o.Kind, 60), o.Used, o.Hard)
+		fmt.Fprintf(&out, "Quota %s limits %s already: %s of %s.\n", printable(o.Name, 60), printable(o.Kind, 60), o.Used, o.Hard)
 	}
 	if !p.Replaces.IsZero() {
-		fmt.Fprintf(a.stdout, "It replaces the one that is there until %s.\n", p.Replaces.Format(time.RFC3339))
+		fmt.Fprintf(&out, "It replaces the one that is there until %s.\n", p.Replaces.Format(time.RFC3339))
 	}
+	if len(p.Lifts) > 0 {
+		fmt.Fprintf(&out, "No longer limited: %s. To keep them limited name them, too: --kinds %s\n", lifted(p), strings.Join(allKinds(p), ","))
+	}
+	_, err := out.WriteTo(a.stdout)
+	return err
+}
+
+// lifted are the kinds that were limited, and are not any more.
+func lifted(p *quota.Plan) string { return printable(strings.Join(p.Lifts, ", "), 400) }
+
+// allKinds are those, and the ones that are limited.
+func allKinds(p *quota.Plan) (all []string) {
+	for _, k := range p.Kinds {
+		all = append(all, printable(k.Kind, 0))
+	}
+	for _, k := range p.Lifts {
+		all = append(all, printable(k, 60))
+	}
+	return all
 }

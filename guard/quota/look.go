@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -28,11 +29,11 @@ type looker struct {
 	notes     []string
 }
 
-func (l *looker) namespaceThere(ctx context.Context) error {
-	_, err := l.client.CoreV1().Namespaces().Get(ctx, l.namespace, metav1.GetOptions{})
+func namespaceThere(ctx context.Context, client kubernetes.Interface, namespace string) error {
+	_, err := client.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
-		return &bulkhead.Error{Code: bulkhead.CodeNotFound, Message: fmt.Sprintf("there is no namespace %s", bulkhead.Quote(l.namespace)), Hint: "kubectl get namespaces lists them"}
+		return &bulkhead.Error{Code: bulkhead.CodeNotFound, Message: fmt.Sprintf("there is no namespace %s", bulkhead.Quote(namespace)), Hint: "kubectl get namespaces lists them"}
 	case apierrors.IsForbidden(err): // who may only see what is in it
 		return nil
 	case err != nil:
@@ -269,6 +270,18 @@ func creator(o *metav1.PartialObjectMetadata) string {
 	return first.Manager
 }
 
+// lifts are the kinds that a quota limits, and that are not among these.
+func lifts(q *corev1.ResourceQuota, kinds []Kind) (lifted []string) {
+	for name := range q.Spec.Hard {
+		kind := strings.TrimPrefix(string(name), "count/")
+		if !slices.ContainsFunc(kinds, func(k Kind) bool { return k.Kind == kind }) {
+			lifted = append(lifted, kind)
+		}
+	}
+	slices.Sort(lifted)
+	return lifted
+}
+
 // others finds quotas that limit the same kinds, and ours.
 func (l *looker) others(ctx context.Context, p *Plan) error {
 	list, err := l.client.CoreV1().ResourceQuotas(l.namespace).List(ctx, metav1.ListOptions{Limit: page})
@@ -287,6 +300,7 @@ func (l *looker) others(ctx context.Context, p *Plan) error {
 			if p.Replaces, err = Until(q); err != nil {
 				l.notes = append(l.notes, err.Error())
 			}
+			p.Lifts = lifts(q, p.Kinds)
 			continue
 		}
 		for name, hard := range q.Spec.Hard {

@@ -113,6 +113,8 @@ type Plan struct {
 	Others []Other `json:"others,omitempty"`
 	// Replaces is the time of ours that is there; zero: there is none.
 	Replaces time.Time `json:"replaces,omitzero"`
+	// Lifts are kinds that ours limits now, and would not any more.
+	Lifts []string `json:"lifts,omitempty"`
 	// Notes say what could not be looked at.
 	Notes    []string              `json:"notes,omitempty"`
 	Manifest *corev1.ResourceQuota `json:"manifest"`
@@ -172,7 +174,7 @@ func Look(ctx context.Context, o Options) (*Plan, error) {
 	}
 	l := &looker{client: client, meta: meta, namespace: o.Namespace, now: now().UTC().Truncate(time.Second)}
 	p := &Plan{Namespace: o.Namespace, Until: l.now.Add(o.For), Headroom: o.Headroom.String()}
-	if err := l.namespaceThere(ctx); err != nil {
+	if err := namespaceThere(ctx, client, o.Namespace); err != nil {
 		return nil, err
 	}
 	kinds, err := l.resolve(ctx, o.Kinds)
@@ -257,8 +259,17 @@ func foreign(namespace string, err error) error {
 		Hint: fmt.Sprintf("nothing was changed; whose is it? kubectl get resourcequota %s -n %s -o yaml --show-managed-fields", Name, namespace)}
 }
 
-// Remove removes our quota from a namespace; it reports whether there was one.
+// Remove removes our quota from a namespace, which must be there; it reports whether
+// there was one.
 func Remove(ctx context.Context, client kubernetes.Interface, namespace string) (bool, error) {
+	was, err := removeOurs(ctx, client, namespace)
+	if err != nil || was {
+		return was, err
+	}
+	return false, namespaceThere(ctx, client, namespace)
+}
+
+func removeOurs(ctx context.Context, client kubernetes.Interface, namespace string) (bool, error) {
 	q, err := ours(ctx, client, namespace)
 	if apierrors.IsNotFound(err) {
 		return false, nil
@@ -388,6 +399,6 @@ const (
 func removeAfter(ctx context.Context, client kubernetes.Interface, namespace string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterEnd)
 	defer cancel()
-	_, err := Remove(ctx, client, namespace)
+	_, err := removeOurs(ctx, client, namespace)
 	return err
 }

@@ -258,6 +258,35 @@ func TestWhoHoldsAQuotaRemovesItAtItsTimeOrWhenInterrupted(t *testing.T) {
 	}
 }
 
+func TestWhatANewQuotaNoLongerLimitsIsSaidFirst(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	if p := s.write(s.options("jobs", "cm", "netpol"), "0"); len(p.Lifts) > 0 {
+		t.Errorf("the first lifts %q", p.Lifts)
+	}
+	p := s.look(s.options("jobs"))
+	if diff := cmp.Diff([]string{"configmaps", "networkpolicies.networking.k8s.io"}, p.Lifts); diff != "" || p.Replaces.IsZero() {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if p = s.look(s.options("cm", "secrets", "netpol", "jobs")); len(p.Lifts) > 0 {
+		t.Errorf("one of more kinds lifts %q", p.Lifts)
+	}
+}
+
+func TestRemovingWhatIsNotThereIsDone(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	s.write(s.options("jobs"), "0")
+	for n, want := range []bool{true, false, false} {
+		if was, err := quota.Remove(t.Context(), s.Client(), s.ns); was != want || err != nil {
+			t.Errorf("%d times: %v %v", n+1, was, err)
+		}
+	}
+	if _, err := quota.Remove(t.Context(), s.Client(), "no-such"); bulkhead.CodeOf(err) != bulkhead.CodeNotFound {
+		t.Errorf("in no namespace: %v", err)
+	}
+}
+
 func TestWhoMayNotIsTold(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
