@@ -3,16 +3,22 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"bulkhead.dev/bulkhead/guard/clean"
+	"bulkhead.dev/bulkhead/guard/quota"
+	"bulkhead.dev/bulkhead/store/history"
 )
 
 func TestTheKindsThatAreCompletedAreThoseThatAreRemoved(t *testing.T) {
@@ -58,5 +64,56 @@ users: [{name: u, user: {token: secret}}], clusters: [{name: c, cluster: {server
 				t.Errorf("exit %d, %q", code, errs.String())
 			}
 		})
+	}
+}
+
+// TestAListThatCannotBeWrittenIsNoSuccess: nobody has seen it, and with --yes it would
+// go at once.
+func TestAListThatCannotBeWrittenIsNoSuccess(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	a := &app{stdout: full, stderr: &messages{w: io.Discard}}
+	one := []clean.Object{{Kind: "configmaps", Name: "a"}}
+	for name, print := range map[string]func() error{
+		"what is left over":     func() error { return a.printFound(&clean.Found{Leftovers: one}, time.Now()) },
+		"what stays":            func() error { return a.printFound(&clean.Found{Spared: one}, time.Now()) },
+		"that nothing is there": func() error { return a.printFound(&clean.Found{}, time.Now()) },
+		"what was deleted":      func() error { return a.printSummary(&clean.Summary{}, "undo") },
+		"what was put back":     func() error { return a.printRestored(&guardCleanFlags{}, &clean.Restored{}) },
+		"what is limited":       func() error { return a.printQuota(&quota.Plan{}) },
+	} {
+		if err := print(); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestKindsThatANewQuotaNoLongerLimitsAreNamed(t *testing.T) {
+	var out bytes.Buffer
+	a := &app{stdout: &out, stderr: &messages{w: io.Discard}}
+	p := &quota.Plan{Kinds: []quota.Kind{{Kind: "jobs.batch"}}, Replaces: time.Now(), Lifts: []string{"configmaps", "x\x1b[2J"}}
+	if err := a.printQuota(p); err != nil {
+		t.Fatal(err)
+	}
+	if want := "No longer limited: configmaps, x·[2J. To keep them limited name them, too: --kinds jobs.batch,configmaps,x·[2J\n"; !strings.HasSuffix(out.String(), want) {
+		t.Errorf("%q", out.String())
+	}
+}
+
+func TestAGuardOfThisStateFolderIsSeen(t *testing.T) {
+	dir := t.TempDir()
+	if guarded(dir) {
+		t.Error("in an empty folder")
+	}
+	h, err := history.Open(filepath.Join(dir, history.Name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	if guarded(dir) != h.Writes() {
+		t.Errorf("seen: %v, writes: %v", guarded(dir), h.Writes())
 	}
 }

@@ -3,10 +3,11 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -71,7 +72,9 @@ func (a *app) guardClean(ctx context.Context, f *guardCleanFlags) error {
 	}
 	view := cleanView{Leftovers: append([]clean.Object{}, found.Leftovers...), Releases: found.Releases, Spared: append([]clean.Object{}, found.Spared...), Notes: found.Notes}
 	if f.out != "json" {
-		a.printFound(found, o.Now())
+		if err := a.printFound(found, o.Now()); err != nil {
+			return err
+		}
 	}
 	if !f.yes || len(found.Leftovers) == 0 {
 		if f.out == "json" {
@@ -163,14 +166,13 @@ func (a *app) cleanUp(ctx context.Context, f *guardCleanFlags, cleaner *clean.Cl
 		a.tell("%d of %d deleted%s", p.Deleted, p.Of, slow)
 	})
 	view.Undo, view.Done = path, &sum
+	var printed error
 	if f.out == "json" {
-		if err := writeJSON(a.stdout, view); err != nil {
-			return err
-		}
+		printed = writeJSON(a.stdout, view)
 	} else {
-		a.printSummary(&sum, path)
+		printed = a.printSummary(&sum, path)
 	}
-	return a.cleanEnd(ctx, &sum, err)
+	return cmp.Or(a.cleanEnd(ctx, &sum, err), printed)
 }
 
 // cleanEnd is the exit code of a clean-up that has begun.
@@ -194,29 +196,32 @@ const (
 	shownSpared    = 20
 )
 
-func (a *app) printFound(f *clean.Found, now time.Time) {
+func (a *app) printFound(f *clean.Found, now time.Time) error {
+	var out bytes.Buffer
 	for _, note := range f.Notes {
 		a.tell("note: %s", note)
 	}
 	if len(f.Leftovers) == 0 {
 		if len(f.Spared) > 0 {
-			fmt.Fprintln(a.stdout, "Nothing is left over.")
+			fmt.Fprintln(&out, "Nothing is left over.")
 		} else {
-			fmt.Fprintln(a.stdout, "Nothing that was meant is there.")
+			fmt.Fprintln(&out, "Nothing that was meant is there.")
 			a.tell("`bulkhead why` names families, -n says in which namespace to look")
 		}
 	} else {
-		printObjects(a.stdout, f.Leftovers, now, "WHY", shownLeftovers)
-		fmt.Fprintf(a.stdout, "\nLeft over: %s.\n", leftOver(f))
+		printObjects(&out, f.Leftovers, now, "WHY", shownLeftovers)
+		fmt.Fprintf(&out, "\nLeft over: %s.\n", leftOver(f))
 	}
 	if len(f.Spared) > 0 {
-		fmt.Fprintf(a.stdout, "\n%d stay:\n", len(f.Spared))
-		printObjects(a.stdout, f.Spared, now, "WHY IT STAYS", shownSpared)
+		fmt.Fprintf(&out, "\n%d stay:\n", len(f.Spared))
+		printObjects(&out, f.Spared, now, "WHY IT STAYS", shownSpared)
 	}
+	_, err := out.WriteTo(a.stdout)
+	return err
 }
 
 // printObjects prints the first of each kind.
-func printObjects(w io.Writer, list []clean.Object, now time.Time, why string, most int) {
+func printObjects(w *bytes.Buffer, list []clean.Object, now time.Time, why string, most int) {
 	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(tw, "KIND\tNAMESPACE\tNAME\tAGE\t%s\n", why)
 	shown, more := map[string]int{}, 0
@@ -231,7 +236,7 @@ func printObjects(w io.Writer, list []clean.Object, now time.Time, why string, m
 		}
 		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", printable(o.Kind, 40), printable(o.Namespace, 40), printable(o.Name, 63), age(now.Sub(o.Created)), printable(reason, 120))
 	}
-	_ = tw.Flush() // output for people
+	_ = tw.Flush() // to memory
 	if more > 0 {
 		fmt.Fprintf(w, "… and %d more; -o json has all\n", more)
 	}
@@ -257,30 +262,33 @@ func byKind(n map[string]int) string {
 	return strings.Join(parts, ", ")
 }
 
-func (a *app) printSummary(s *clean.Summary, undo string) {
+func (a *app) printSummary(s *clean.Summary, undo string) error {
+	var out bytes.Buffer
 	if s.Total() == 0 {
-		fmt.Fprintln(a.stdout, "\nNothing was deleted.")
+		fmt.Fprintln(&out, "\nNothing was deleted.")
 	} else {
-		fmt.Fprintf(a.stdout, "\nDeleted %d objects: %s.\n", s.Total(), byKind(s.Deleted))
+		fmt.Fprintf(&out, "\nDeleted %d objects: %s.\n", s.Total(), byKind(s.Deleted))
 	}
 	if s.Gone > 0 {
-		fmt.Fprintf(a.stdout, "%d were gone already.\n", s.Gone)
+		fmt.Fprintf(&out, "%d were gone already.\n", s.Gone)
 	}
 	if s.Left > 0 {
-		fmt.Fprintf(a.stdout, "%d are left.\n", s.Left)
+		fmt.Fprintf(&out, "%d are left.\n", s.Left)
 	}
 	for _, list := range []struct {
 		what    string
 		objects []clean.Object
 	}{{"stay, because something has changed meanwhile", s.Spared}, {"were put back", s.PutBack}} {
 		if len(list.objects) > 0 {
-			fmt.Fprintf(a.stdout, "%d %s:\n", len(list.objects), list.what)
-			printObjects(a.stdout, list.objects, time.Now(), "WHY", shownSpared)
+			fmt.Fprintf(&out, "%d %s:\n", len(list.objects), list.what)
+			printObjects(&out, list.objects, time.Now(), "WHY", shownSpared)
 		}
 	}
 	if s.Total() > 0 {
-		fmt.Fprintf(a.stdout, "To put back what was deleted: bulkhead guard clean --restore %s\n", shellLine([]string{undo}))
+		fmt.Fprintf(&out, "To put back what was deleted: bulkhead guard clean --restore %s\n", shellLine([]string{undo}))
 	}
+	_, err := out.WriteTo(a.stdout)
+	return err
 }
 
 // guardRestore is `bulkhead guard clean --restore`.
@@ -301,20 +309,27 @@ func (a *app) guardRestore(ctx context.Context, f *guardCleanFlags) error {
 	}
 	defer file.Close()
 	done, err := clean.Restore(ctx, config, file, float64(time.Second)/float64(rate.Interval()))
+	printed := a.printRestored(f, &done)
+	if err != nil {
+		return a.guardEnd(ctx, err, "the same command goes on with the rest")
+	}
+	if done.CutOff {
+		a.tell("bulkhead: %s is cut off: its end is missing\n"+
+			"  after a crash of the clean-up that is as it should be: what is not in it was not deleted\n"+
+			"  of a copy it is not: what is missing was deleted and is not put back; restore from the whole file", printable(f.restore, 0))
+		return cmp.Or(printed, error(exitError(exitFailed)))
+	}
+	return printed
+}
+
+func (a *app) printRestored(f *guardCleanFlags, done *clean.Restored) (err error) {
 	if f.out == "json" {
-		err = errors.Join(writeJSON(a.stdout, done), err)
+		err = writeJSON(a.stdout, done)
 	} else {
-		fmt.Fprintf(a.stdout, "Put back %d objects; %d were there.\n", done.Created, done.There)
+		_, err = fmt.Fprintf(a.stdout, "Put back %d objects; %d were there.\n", done.Created, done.There)
 	}
 	if done.Suspended > 0 {
 		a.tell("%d of them are Jobs: they are suspended, so that no script runs again", done.Suspended)
-	}
-	if done.CutOff {
-		a.tell("the end of the file is missing: what would have been there was not deleted")
-	}
-	if err != nil && ctx.Err() != nil {
-		a.tell("bulkhead: interrupted; the same command goes on with the rest")
-		return exitError(exitInterrupted)
 	}
 	return err
 }

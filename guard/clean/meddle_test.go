@@ -1,6 +1,7 @@
 package clean_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -294,6 +295,13 @@ func TestAnUndoFileThatIsDamagedIsPutBackAsFarAsItGoes(t *testing.T) {
 	done, err := s.restore(torn)
 	if err != nil || done.Created != 2 || !done.CutOff {
 		t.Errorf("%+v %v", done, err)
+	}
+	// Also where not even the first of them is whole, or nothing is left.
+	for _, size := range []int{0, 50, 300} {
+		done, err := clean.Restore(t.Context(), s.Config(), bytes.NewReader(text[:size]), 1000)
+		if err != nil || done.Created+done.There != 0 || !done.CutOff {
+			t.Errorf("%d bytes: %+v %v", size, done, err)
+		}
 	}
 	for name, line := range map[string]string{
 		"no JSON":             "x\n",

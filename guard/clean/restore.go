@@ -22,7 +22,8 @@ type Restored struct {
 	Created   int `json:"created"`
 	There     int `json:"there"`     // that had not been deleted, or are back
 	Suspended int `json:"suspended"` // Jobs that do not run again before somebody says so
-	// CutOff: the end of the file is missing. What is missing was not deleted.
+	// CutOff: the end of the file is missing. What was not written before a crash was not
+	// deleted; what is missing in a copy was.
 	CutOff bool `json:"cutOff,omitempty"`
 }
 
@@ -42,7 +43,7 @@ func Restore(ctx context.Context, config *rest.Config, undo io.Reader, rate floa
 	for n := 1; ; n++ {
 		line, err := lines.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {
-			done.CutOff = len(bytes.TrimSpace(line)) > 0
+			done.CutOff = len(bytes.TrimSpace(line)) > 0 || n == 1
 			return done, nil
 		}
 		if err != nil {
