@@ -48,6 +48,9 @@ import (
 // KeepAnnotation on an object keeps it, whatever its value.
 const KeepAnnotation = "bulkhead.dev/keep"
 
+// RestoredAnnotation is on a Job that was put back from an undo file.
+const RestoredAnnotation = "bulkhead.dev/restored"
+
 // Options of a Cleaner. Config, and one of Family, Release and Members, are required.
 type Options struct {
 	// Config reaches the API server. Its rate limit and its WrapTransport are kept.

@@ -285,8 +285,14 @@ func (r *release) judge(c *Cleaner) {
 	}
 }
 
-// finishedAt is when a Job had finished, and whether it has.
+// finishedAt is when a Job had finished, and whether it has. One that was put back after
+// it had finished, and is as it was put back, has never run since: it ended then.
 func finishedAt(o *unstructured.Unstructured) (at time.Time, ok bool) {
+	suspended, _, _ := unstructured.NestedBool(o.Object, "spec", "suspend")
+	// The API server counts each change of a spec: to resume a Job is the second.
+	if o.GetAnnotations()[RestoredAnnotation] != "" && suspended && o.GetGeneration() == 1 {
+		return o.GetCreationTimestamp().Time, true
+	}
 	conditions, _, _ := unstructured.NestedSlice(o.Object, "status", "conditions")
 	for _, c := range conditions {
 		condition, _ := c.(map[string]any)

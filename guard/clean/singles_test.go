@@ -38,10 +38,20 @@ func (s *space) contents() map[string]any {
 	for _, o := range list.Items {
 		meta := o["metadata"].(map[string]any)
 		all[fmt.Sprint(o["kind"], "/", meta["name"])] = map[string]any{
-			"labels": meta["labels"], "annotations": meta["annotations"], "data": o["data"], "type": o["type"], "spec": bareSpec(o),
+			"labels": meta["labels"], "annotations": bareAnnotations(meta["annotations"]), "data": o["data"], "type": o["type"], "spec": bareSpec(o),
 		}
 	}
 	return all
+}
+
+// bareAnnotations are those without the one that a Job has once it was put back.
+func bareAnnotations(annotations any) any {
+	if of, ok := annotations.(map[string]any); ok {
+		if delete(of, clean.RestoredAnnotation); len(of) > 0 {
+			return of
+		}
+	}
+	return nil
 }
 
 // bareSpec is a spec without what a Job has of its own.

@@ -112,6 +112,12 @@ func bare(o *unstructured.Unstructured) *unstructured.Unstructured {
 	if spec, ok := o.Object["spec"].(map[string]any); ok {
 		spec["suspend"] = true
 	}
+	annotations := o.GetAnnotations()
+	if annotations == nil {
+		annotations = map[string]string{}
+	}
+	annotations[RestoredAnnotation] = "true"
+	o.SetAnnotations(annotations)
 	if manual, _, _ := unstructured.NestedBool(o.Object, "spec", "manualSelector"); manual {
 		return o
 	}
