@@ -269,16 +269,25 @@ func Remove(ctx context.Context, client kubernetes.Interface, namespace string) 
 	return false, namespaceThere(ctx, client, namespace)
 }
 
-func removeOurs(ctx context.Context, client kubernetes.Interface, namespace string) (bool, error) {
-	q, err := ours(ctx, client, namespace)
-	if apierrors.IsNotFound(err) {
-		return false, nil
+// removeOurs reads the quota anew if it has changed just then: the cluster writes into
+// it what is used.
+func removeOurs(ctx context.Context, client kubernetes.Interface, namespace string) (was bool, err error) {
+	for range triesToRemove {
+		q, err := ours(ctx, client, namespace)
+		if apierrors.IsNotFound(err) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		if was, err = remove(ctx, client, q); !apierrors.IsConflict(err) {
+			return was, err
+		}
 	}
-	if err != nil {
-		return false, err
-	}
-	return remove(ctx, client, q)
+	return false, &bulkhead.Error{Code: bulkhead.CodeConflict, Message: fmt.Sprintf("quota %s of namespace %s changes all the time", Name, namespace), Err: err, Hint: "try again"}
 }
+
+const triesToRemove = 10
 
 // remove removes a quota if it is still what was read: somebody may have given it more
 // time.
