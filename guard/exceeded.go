@@ -4,50 +4,67 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"bulkhead.dev/bulkhead"
 	"bulkhead.dev/bulkhead/guard/budget"
 )
 
-// mostMembers is how many families of a kind are named that has too many objects.
-const mostMembers = 3
+const (
+	// mostMembers is how many families of a kind are named that has too many objects.
+	mostMembers = 3
+	// mostOver is how many namespaces are told of in which one budget is reached, the
+	// fullest ones: a budget of each namespace may be reached in thousands.
+	mostOver = 10
+)
 
 // exceeded are the budgets that somebody has set and that are reached, whether or not
 // anything grows. Default budgets are not: what has always been over them lives.
 func (a *analysis) exceeded(found []bulkhead.Finding) (out []bulkhead.Finding) {
 	defaults := budget.Defaults()
 	for _, b := range a.Budgets {
-		if slices.Contains(defaults, b) || b.Unit != budget.Objects && b.Unit != budget.Rules || told(found, b.Name) {
+		if slices.Contains(defaults, b) || b.Unit != budget.Objects && b.Unit != budget.Rules {
 			continue
 		}
-		there := map[string]int64{} // by namespace; under "" if all count together
-		for key, t := range a.tallies {
-			if key.Kind != b.Kind || isSum(key) || b.Namespace != "" && b.Namespace != budget.Each && b.Namespace != key.Namespace {
-				continue
-			}
-			namespace := key.Namespace
-			if b.Namespace == "" {
-				namespace = ""
-			}
-			there[namespace] += measure(b.Unit, t)
-		}
-		if only := a.status[b.Kind].Objects; b.Namespace == "" && b.Unit == budget.Objects {
-			there[""] = max(there[""], only) // where nobody counts families
-		}
-		for namespace, n := range there {
-			if float64(n) >= b.Limit {
-				out = append(out, a.over(b, namespace, n))
-			}
+		there := a.thereOf(b)
+		over := slices.DeleteFunc(slices.Collect(maps.Keys(there)), func(namespace string) bool {
+			return float64(there[namespace]) < b.Limit || told(found, b, namespace)
+		})
+		slices.SortFunc(over, func(x, y string) int { return cmp.Or(cmp.Compare(there[y], there[x]), cmp.Compare(x, y)) })
+		for _, namespace := range over[:min(len(over), mostOver)] {
+			out = append(out, a.over(b, namespace, there[namespace]))
 		}
 	}
 	return out
 }
 
-func told(found []bulkhead.Finding, name string) bool {
+// thereOf is how much there is of what a budget is about, by namespace; under "" if all
+// of them count together.
+func (a *analysis) thereOf(b bulkhead.Budget) map[string]int64 {
+	there := map[string]int64{}
+	for key, t := range a.tallies {
+		switch {
+		case key.Kind != b.Kind || isSum(key):
+		case b.Namespace == "":
+			there[""] += measure(b.Unit, t)
+		case b.Namespace == key.Namespace, b.Namespace == budget.Each && key.Namespace != "" && !strings.Contains(key.Namespace, "*"):
+			there[key.Namespace] += measure(b.Unit, t) // a pattern is many namespaces, and none of them alone
+		}
+	}
+	if b.Namespace == "" && b.Unit == budget.Objects {
+		there[""] = max(there[""], a.status[b.Kind].Objects) // where nobody counts families
+	}
+	return there
+}
+
+// told reports whether a growth is told of that has reached a budget where it counts.
+func told(found []bulkhead.Finding, b bulkhead.Budget, namespace string) bool {
 	return slices.ContainsFunc(found, func(f bulkhead.Finding) bool {
-		return slices.ContainsFunc(f.Reaches, func(r bulkhead.Reach) bool { return r.Budget.Name == name && r.In <= 0 })
+		return (namespace == "" || f.Namespace == namespace) &&
+			slices.ContainsFunc(f.Reaches, func(r bulkhead.Reach) bool { return r.Budget.Name == b.Name && r.In <= 0 })
 	})
 }
 

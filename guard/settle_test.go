@@ -340,7 +340,7 @@ func TestABudgetOfSomebodysOwnThatIsReachedIsToldThoughNothingGrows(t *testing.T
 			}
 			return bulkhead.Census{At: o.now, Tallies: []bulkhead.Tally{of("configmaps", "lists", "a-*", 700), of("configmaps", "lists", "b-*", 78),
 				of("configmaps", "other", "c-*", 40_000), of("networkpolicies.networking.k8s.io", "x", "p", 1), of("networkpolicies.networking.k8s.io", "y", "p", 1),
-				of("jobs.batch", "x", "j-*", 99), of("secrets", "x", "s-*", 4999)}}
+				of("jobs.batch", "x", "j-*", 99), of("jobs.batch", "y", "j-*", 101), of("jobs.batch", "ci-*", "j-*", 5000), of("secrets", "x", "s-*", 4999)}}
 		}})
 	o.minutes(30, nil)
 	var titles []string
@@ -348,7 +348,7 @@ func TestABudgetOfSomebodysOwnThatIsReachedIsToldThoughNothingGrows(t *testing.T
 		titles = append(titles, fmt.Sprintf("%s: %s", f.Severity, f.Title))
 	}
 	slices.Sort(titles)
-	want := []string{"warning: 2 networkpolicies in the cluster: the budget is 2", "warning: 778 configmaps in lists: the budget is 500"}
+	want := []string{"warning: 101 jobs in y: the budget is 100", "warning: 2 networkpolicies in the cluster: the budget is 2", "warning: 778 configmaps in lists: the budget is 500"}
 	if diff := cmp.Diff(want, titles); diff != "" {
 		t.Errorf("-want +got:\n%s\n%s", diff, o.text())
 	}
