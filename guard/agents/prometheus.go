@@ -52,6 +52,12 @@ func Prometheus(address string, options PrometheusOptions) (Source, error) {
 			Hint: "give one such as http://prometheus.monitoring:9090",
 		}
 	}
+	if options.TokenFile != "" && base.Scheme == "http" && !here(base.Hostname()) {
+		return nil, &bulkhead.Error{
+			Code: bulkhead.CodeUsage, Message: "a token for Prometheus is not sent to an address that begins with http:",
+			Hint: "use https, or an address of this machine",
+		}
+	}
 	if options.Client == nil {
 		options.Client = http.DefaultClient
 	}
@@ -63,6 +69,12 @@ func Prometheus(address string, options PrometheusOptions) (Source, error) {
 		names = append(names, regexp.QuoteMeta(c))
 	}
 	return &prometheus{base, options, strings.Join(names, "|")}, nil
+}
+
+// here reports whether a host is this machine: what goes there passes no network.
+func here(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // query is one question, and what it adds to the samples. %s is the selector of the

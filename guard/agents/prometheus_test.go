@@ -190,3 +190,14 @@ func TestAPrometheusThatDoesNotHelp(t *testing.T) {
 		t.Errorf("without its token it says %v", err)
 	}
 }
+
+func TestATokenIsNotSentInTheClear(t *testing.T) {
+	for address, refused := range map[string]bool{
+		"http://prometheus.monitoring:9090": true, "http://10.0.0.1:9090": true,
+		"https://prometheus.monitoring": false, "http://localhost:9090": false, "http://[::1]:9090": false,
+	} {
+		if _, err := agents.Prometheus(address, agents.PrometheusOptions{TokenFile: "token"}); (err != nil) != refused {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+}
