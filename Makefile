@@ -6,8 +6,9 @@ SHELL       := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS   += --no-print-directory
 
-# How long each fuzz target runs, and where `make install` puts bulkhead.
-FUZZTIME ?= 10s
+# How long each fuzz target runs (executions, or a time like 10s), and where
+# `make install` puts bulkhead.
+FUZZTIME ?= 50000x
 BINDIR   ?= $(or $(shell go env GOBIN),$(firstword $(subst :, ,$(shell go env GOPATH)))/bin)
 
 # The linter is pinned, and built once for each version: that takes minutes.
@@ -104,7 +105,7 @@ generate-check: ## check that generated files, go.mod and formatting are current
 		[[ $$before == "$$(state)" ]] || { echo "go generate changed files: commit them"; git status --short; exit 1; }
 
 .PHONY: fuzz
-fuzz: ## run every fuzz target for FUZZTIME (default 10s)
+fuzz: ## run every fuzz target FUZZTIME (default 50000x; 1m is a minute)
 	@grep -rEo --include='*_test.go' '^func Fuzz\w+' . | sort | while IFS=: read -r file target; do \
 		target=$${target#func }; echo "$$target ($$(dirname "$$file"), $(FUZZTIME))"; \
 		go test -run='^$$' -fuzz="^$$target\$$" -fuzztime=$(FUZZTIME) "$$(dirname "$$file")"; \
