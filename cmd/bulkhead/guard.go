@@ -2,10 +2,13 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/guard/budget"
 	"bulkhead.dev/bulkhead/plan"
 )
 
@@ -26,7 +29,7 @@ type watchFlags struct {
 // define gives a command the flags.
 func (f *watchFlags) define(cmd *cobra.Command, prefix string) {
 	fl := cmd.Flags()
-	fl.StringArrayVar(&f.kinds, prefix+"kinds", nil, "`KIND` to leave out (-events) or to count, too (+foos.example.org); -* leaves out what is not on; repeat")
+	fl.StringArrayVar(&f.kinds, prefix+"kinds", nil, "`KIND` to leave out (-events) or to count, too (+foos.example.org); -* leaves out what is not on; repeat, or separate by commas")
 	fl.BoolVar(&f.metricsOnly, prefix+"metrics-only", false, "watch nothing: read the API server's own counts, which know no namespace and no family")
 	fl.StringVar(&f.budgetFile, prefix+"budgets", "", "YAML `file` with budgets that come before the defaults")
 	fl.StringArrayVar(&f.budgets, prefix+"budget", nil, "`KIND=LIMIT`, for example networkpolicies=1000 or configmaps@mw-script=500; repeat")
@@ -47,8 +50,11 @@ func (f *watchFlags) define(cmd *cobra.Command, prefix string) {
 	_ = cmd.MarkFlagFilename(prefix+"budgets", "yaml", "yml", "json")
 }
 
-// check refuses flags that go with others.
+// check refuses flags that go with others, and names the kinds as the census does.
 func (f *watchFlags) check(prefix string) (every time.Duration, err error) {
+	if f.kinds, err = switchesOf(f.kinds); err != nil {
+		return 0, fmt.Errorf("--%skinds: %w", prefix, err)
+	}
 	if f.webhook == "" && (f.tokenFile != "" || f.ca != "") {
 		return 0, usage("give that, too", "--%swebhook-token-file and --%[1]swebhook-ca are of use with --%[1]swebhook only", prefix)
 	}
@@ -157,10 +163,38 @@ resources, whose groups nobody can know before, have to be added by name, too.`,
 		RunE: func(*cobra.Command, []string) error { return a.guardRBAC(f) },
 	}
 	fl := cmd.Flags()
-	fl.StringArrayVar(&f.kinds, "kinds", nil, "`KIND` to leave out (-events) or to count, too (+foos.example.org); repeat")
+	fl.StringArrayVar(&f.kinds, "kinds", nil, "`KIND` to leave out (-events) or to count, too (+foos.example.org); repeat, or separate by commas")
 	fl.BoolVar(&f.events, "events", false, "the right to make Events, too")
 	fl.BoolVar(&f.agents, "agents", false, "the right to measure agents by way of the kubelets, too")
 	fl.StringVar(&f.name, "name", "bulkhead-guard", "`name` of the ClusterRole")
 	completeNoFiles(cmd, "kinds", "name")
 	return cmd
+}
+
+// switchesOf are the switches of kinds, which people name as kubectl lets them. One that
+// nobody knows is an error: who means to keep a guard off Secrets must not think that
+// it is.
+func switchesOf(given []string) ([]string, error) {
+	var all []string
+	for _, text := range given {
+		for one := range strings.SplitSeq(text, ",") {
+			sign, name := "", one
+			if strings.HasPrefix(one, "-") || strings.HasPrefix(one, "+") {
+				sign, name = one[:1], one[1:]
+			}
+			resource, known := budget.Resource(name)
+			switch {
+			case strings.Contains(name, ".") && !strings.ContainsAny(name, "+/ "):
+				resource = strings.ToLower(name)
+			case !known && (name != "*" || sign == ""):
+				hint := `-events leaves a kind out, +foos.example.org counts one, too: names as "kubectl api-resources -o name" has them`
+				if near := budget.Near(name); near != "" {
+					hint = "did you mean " + sign + near + "? " + hint
+				}
+				return nil, usage(hint, "there is no kind %s", bulkhead.Quote(name))
+			}
+			all = append(all, sign+resource)
+		}
+	}
+	return all, nil
 }

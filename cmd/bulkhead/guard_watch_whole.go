@@ -186,11 +186,11 @@ func rightsOf(switches []string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	if switches, err = switchesOf(switches); err != nil {
+		return nil, err
+	}
 	for _, s := range switches {
-		name := strings.ToLower(strings.TrimLeft(s, "+-"))
-		if name == "" || len(s)-len(name) > 1 {
-			return nil, usage("-events leaves one out, +foos.example.org adds one", "kind %s: not the name of a resource", bulkhead.Quote(s))
-		}
+		name := strings.TrimLeft(s, "+-")
 		kinds = slices.DeleteFunc(kinds, func(k string) bool { return k == name || name == "*" })
 		if s[0] != '-' {
 			kinds = append(kinds, name)

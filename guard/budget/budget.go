@@ -124,8 +124,13 @@ func parseKind(text, what string) (kind, unit string, err error) {
 	case strings.Contains(what, ".") && customName.MatchString(what):
 		return what, unit, nil
 	}
+	if before, last, cut := strings.Cut(what, "."); cut {
+		if _, known := Resource(before); known || before == Each {
+			return "", "", bad(text, "KIND, KIND.bytes or, of network policies, KIND.rules", "there is no unit %s", bulkhead.Quote(last))
+		}
+	}
 	hint := "a kind as kubectl names it, a custom resource with its group: foos.example.com"
-	if near := bulkhead.Nearest(what, names()); near != "" {
+	if near := Near(what); near != "" {
 		hint = fmt.Sprintf("did you mean %s? %s", near, hint)
 	}
 	return "", "", bad(text, hint, "there is no kind %s", bulkhead.Quote(what))
@@ -133,8 +138,9 @@ func parseKind(text, what string) (kind, unit string, err error) {
 
 var (
 	namespaceName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
-	customName    = regexp.MustCompile(`^[a-z]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?){1,10}$`)
-	number        = regexp.MustCompile(`^([0-9]{1,15}(?:\.[0-9]{1,3})?)([kMGT]i?)?$`)
+	// The group of a custom resource has a dot, or the API server refuses its definition.
+	customName = regexp.MustCompile(`^[a-z]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?){2,10}$`)
+	number     = regexp.MustCompile(`^([0-9]{1,15}(?:\.[0-9]{1,3})?)([kMGT]i?)?$`)
 )
 
 // parseLimit reads a number, with k, M, G, T for powers of 1000 and Ki, Mi, Gi, Ti

@@ -51,6 +51,8 @@ func TestAMistakeNamesTheValueAndTheFix(t *testing.T) {
 		"pods":                       `budget "pods": it has no = | write KIND=LIMIT, for example networkpolicies=1000 or configmaps@mw-script=500`,
 		"=5":                         `budget "=5": it names no kind | write KIND=LIMIT, for example networkpolicies=1000`,
 		"networkpolices=5":           `budget "networkpolices=5": there is no kind "networkpolices" | did you mean networkpolicies? a kind as kubectl names it, a custom resource with its group: foos.example.com`,
+		"configmaps.bites=5":         `budget "configmaps.bites=5": there is no unit "bites" | KIND, KIND.bytes or, of network policies, KIND.rules`,
+		"each.byte=5":                `budget "each.byte=5": there is no unit "byte" | KIND, KIND.bytes or, of network policies, KIND.rules`,
 		"foos=5":                     `budget "foos=5": there is no kind "foos" | a kind as kubectl names it, a custom resource with its group: foos.example.com`,
 		"pods.rules=5":               `budget "pods.rules=5": "pods" has no rules, network policies have | networkpolicies.rules=100000`,
 		"pods=many":                  `budget "pods=many": its limit "many" is not understood | a number, for example 1000, 100k or 2Gi`,

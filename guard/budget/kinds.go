@@ -3,6 +3,8 @@ package budget
 import (
 	"slices"
 	"strings"
+
+	"bulkhead.dev/bulkhead"
 )
 
 // Kinds as the census has them: the resource, with its group if it has one.
@@ -118,3 +120,6 @@ func names() []string {
 	slices.Sort(all)
 	return all
 }
+
+// Near is a built-in kind that a misspelt name is like; "": none is.
+func Near(name string) string { return bulkhead.Nearest(name, names()) }

@@ -62,6 +62,7 @@ type Census struct {
 	lists     chan struct{} // one kind lists at a time
 	poked     chan struct{} // the kinds may have changed
 	silent    time.Duration // how long a watch may bring nothing
+	absent    []string      // switched kinds that the cluster has not, as it was said last
 
 	mu      sync.Mutex
 	counts  *counts
@@ -222,15 +223,19 @@ func (c *Census) untilLook(ctx context.Context) bool {
 func (c *Census) look(ctx context.Context, wg *sync.WaitGroup) error {
 	asking, cancel := context.WithTimeout(ctx, waitForKind)
 	defer cancel()
-	kinds, failed, over, err := kindsOf(asking, c.discovery, c.switches)
+	has, err := kindsOf(asking, c.discovery, c.switches)
 	if err != nil {
 		return err
 	}
+	if len(has.absent) > 0 && !slices.Equal(has.absent, c.absent) {
+		c.log.Warn("the cluster has no such kinds, at the moment", "kinds", has.absent)
+	}
+	c.absent = has.absent
 	c.mu.Lock()
-	c.over = over
+	c.over = has.over
 	c.mu.Unlock()
-	c.forget(kinds, failed)
-	for _, k := range kinds {
+	c.forget(has.kinds, has.failed)
+	for _, k := range has.kinds {
 		if w := c.start(ctx, wg, k); w != nil && !c.await(ctx, w) {
 			return ctx.Err()
 		}
@@ -381,12 +386,12 @@ func Once(ctx context.Context, config *rest.Config, options Options) (bulkhead.C
 	if c.switches.on(events, true) {
 		c.readEvents(ctx)
 	}
-	kinds, _, over, err := kindsOf(ctx, c.discovery, c.switches)
+	has, err := kindsOf(ctx, c.discovery, c.switches)
 	if err != nil {
 		return bulkhead.Census{}, err
 	}
-	c.over = over
-	for _, k := range kinds {
+	c.over = has.over
+	for _, k := range has.kinds {
 		c.listOnce(ctx, k)
 	}
 	return c.Snapshot(), ctx.Err()

@@ -3,6 +3,7 @@ package census_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -383,5 +384,16 @@ func TestAKindThatIsNoNameIsRefused(t *testing.T) {
 		if bulkhead.CodeOf(err) != bulkhead.CodeUsage {
 			t.Errorf("%q: %v", kind, err)
 		}
+	}
+}
+
+func TestASwitchedKindThatTheClusterHasNotIsSaidOnce(t *testing.T) {
+	t.Parallel()
+	l := lab.Start(t)
+	var log lines
+	c, _ := run(t, l.Config(), census.Options{Kinds: []string{"-*", "configmaps", "+foos.example.org"}, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	l.Eventually(t, "the kinds were looked at", func(context.Context) bool { return status(c.Snapshot(), "configmaps").Exact })
+	if n := strings.Count(log.String(), "foos.example.org"); n != 1 {
+		t.Errorf("foos.example.org is named %d times:\n%s", n, log.String())
 	}
 }

@@ -84,17 +84,24 @@ func (s switches) on(name string, byDefault bool) bool {
 	return byDefault
 }
 
-// kindsOf asks the API which kinds it has, and picks those to count. failed are the
-// groups of which it does not know at the moment.
-func kindsOf(ctx context.Context, client discovery.DiscoveryInterfaceWithContext, s switches) (found []kind, failed map[string]bool, over []string, err error) {
+// offer is what an API has to count.
+type offer struct {
+	kinds  []kind
+	failed map[string]bool // groups of which it does not know at the moment
+	over   []string        // too many
+	absent []string        // switched on or off, and no kind of it
+}
+
+// kindsOf asks the API which kinds it has, and picks those to count.
+func kindsOf(ctx context.Context, client discovery.DiscoveryInterfaceWithContext, s switches) (offer, error) {
 	lists, err := client.ServerPreferredResourcesWithContext(ctx)
-	failed = map[string]bool{}
+	o := offer{failed: map[string]bool{}}
 	if partly, ok := errors.AsType[*discovery.ErrGroupDiscoveryFailed](err); ok {
 		for gv := range partly.Groups {
-			failed[gv.Group] = true
+			o.failed[gv.Group] = true
 		}
 	} else if err != nil {
-		return nil, nil, nil, fmt.Errorf("ask which kinds there are: %w", err)
+		return o, fmt.Errorf("ask which kinds there are: %w", err)
 	}
 	all := map[string]kind{}
 	for _, list := range lists {
@@ -104,8 +111,14 @@ func kindsOf(ctx context.Context, client discovery.DiscoveryInterfaceWithContext
 			}
 		}
 	}
-	found, over = pick(all, s)
-	return found, failed, over, nil
+	o.kinds, o.over = pick(all, s)
+	for _, name := range slices.Sorted(maps.Keys(s)) {
+		_, group, _ := strings.Cut(name, ".")
+		if _, ok := all[name]; !ok && name != "*" && !o.failed[group] {
+			o.absent = append(o.absent, name)
+		}
+	}
+	return o, nil
 }
 
 func kindOf(groupVersion string, r metav1.APIResource) (kind, bool) {
