@@ -1,6 +1,9 @@
 package bulkhead
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Key says which objects a census counts together: those of one kind and one
 // namespace whose names differ only in their variable part and that have the same
@@ -85,3 +88,7 @@ type KindStatus struct {
 	Exact  bool   `json:"exact"`
 	Reason string `json:"reason,omitempty"`
 }
+
+// Lacks reports whether something keeps the kind from being counted: its Reason begins
+// with "not ". A kind that is counted roughly on purpose, such as events, lacks nothing.
+func (k KindStatus) Lacks() bool { return !k.Exact && strings.HasPrefix(k.Reason, "not ") }

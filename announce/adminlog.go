@@ -34,7 +34,7 @@ func (o *Options) Check() error {
 
 // senders are the places that the options name.
 func (o *Options) senders() (out []sender, err error) {
-	if o.Webhook.URL != "" {
+	if o.Webhook.Given() {
 		p, err := webhook.New(o.Webhook)
 		if err != nil {
 			return nil, err

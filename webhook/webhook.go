@@ -25,7 +25,10 @@ import (
 
 // Webhook is where it is posted.
 type Webhook struct {
-	URL string // "": nowhere
+	URL string // "": nowhere, unless URLFile says where
+	// URLFile holds the URL, where that is a secret, as those of chats are: an argument
+	// is in the list of processes. It is read for each request, so that it can be replaced.
+	URLFile string
 	// TokenFile holds a token, sent as "Authorization: Bearer TOKEN", or a whole header
 	// "NAME: VALUE". It is read for each request, so that it can be replaced.
 	TokenFile string
@@ -33,6 +36,9 @@ type Webhook struct {
 	// Default: those that the system trusts.
 	CAFile string
 }
+
+// Given reports whether it says where to post.
+func (w *Webhook) Given() bool { return w.URL != "" || w.URLFile != "" }
 
 // Timeout is how long a receiver may take for the handshake, and for its answer.
 const Timeout = 10 * time.Second
@@ -49,12 +55,8 @@ func usage(hint, format string, args ...any) error {
 
 // New checks the webhook. What is wrong with it is CodeUsage.
 func New(w Webhook) (*Poster, error) {
-	u, err := url.Parse(w.URL)
-	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-		return nil, usage("for example https://chat.example.org/hooks/abc", "the webhook's URL %s is not one of http or https", bulkhead.Quote(w.URL))
-	}
-	if w.TokenFile != "" && u.Scheme == "http" && !loopback(u.Hostname()) {
-		return nil, usage("use https", "the webhook's token would travel in the clear to %s", u.Host)
+	if _, err := w.address(); err != nil {
+		return nil, err
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if w.CAFile != "" {
@@ -71,9 +73,34 @@ func New(w Webhook) (*Poster, error) {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 	if w.TokenFile != "" {
-		_, _, err = p.header()
+		if _, _, err := p.header(); err != nil {
+			return nil, err
+		}
 	}
-	return p, err
+	return p, nil
+}
+
+// address is where to post. Errors do not show one that is from a file.
+func (w *Webhook) address() (string, error) {
+	address, shown := w.URL, bulkhead.Quote(w.URL)
+	if w.URLFile != "" {
+		text, err := os.ReadFile(w.URLFile)
+		if err != nil {
+			return "", usage("", "the webhook's URL: %v", err)
+		}
+		address, shown = strings.TrimSpace(string(text)), "in "+bulkhead.Quote(w.URLFile)
+	}
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+		return "", usage("for example https://chat.example.org/hooks/abc", "the webhook's URL %s is not one of http or https", shown)
+	}
+	switch clear := u.Scheme == "http" && !loopback(u.Hostname()); {
+	case clear && w.TokenFile != "":
+		return "", usage("use https", "the webhook's token would travel in the clear to %s", u.Host)
+	case clear && w.URLFile != "":
+		return "", usage("use https, or give the URL itself if it is no secret", "the webhook's URL, a secret, would travel in the clear to %s", u.Host)
+	}
+	return address, nil
 }
 
 func loopback(host string) bool {
@@ -118,9 +145,13 @@ func IsRefused(err error) bool {
 // Post posts a body, JSON, and returns nil when the receiver has taken it. Errors do
 // not show the URL.
 func (p *Poster) Post(ctx context.Context, body []byte) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.webhook.URL, bytes.NewReader(body))
+	address, err := p.webhook.address()
 	if err != nil {
-		return refused{err}
+		return err // of a file that is being replaced
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(body))
+	if err != nil {
+		return refused{bare(err)}
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "bulkhead")

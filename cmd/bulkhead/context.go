@@ -68,7 +68,7 @@ published in the cluster.`,
 			if err := c.write(); err != nil {
 				return err
 			}
-			a.warnOfToken(sc.TokenFile)
+			a.warnOfSecret("token", sc.TokenFile)
 			if !use {
 				fmt.Fprintf(a.stderr, "context %s: %s; `bulkhead context use %[1]s` makes it the current one\n", sc.name, &sc.serverAddress)
 				return nil
@@ -129,14 +129,15 @@ func (s *serverAddress) dialOptions() rpc.DialOptions {
 	return rpc.DialOptions{URL: s.URL, CAFile: s.CA, TokenFile: s.TokenFile, UserAgent: "bulkhead/" + version}
 }
 
-// warnOfToken tells of a token of ours that everybody on this machine can read.
-func (a *app) warnOfToken(path string) {
+// warnOfSecret tells of a file of ours with a secret that everybody on this machine can
+// read.
+func (a *app) warnOfSecret(what, path string) {
 	info, err := os.Stat(path)
 	if err != nil || info.Mode().Perm()&0o004 == 0 {
 		return // an error is told by whoever reads it
 	}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) == os.Geteuid() {
-		fmt.Fprintf(a.stderr, "bulkhead: everybody on this machine can read the token in %s; `chmod 600 %s` keeps it to you\n", path, shellLine([]string{path}))
+		fmt.Fprintf(a.stderr, "bulkhead: everybody on this machine can read the %s in %s; `chmod 600 %s` keeps it to you\n", what, path, shellLine([]string{path}))
 	}
 }
 

@@ -15,15 +15,16 @@ import (
 // watchFlags say what a guard counts, what is too much, and who is told. The guard
 // alone and that of a server have them, the latter with a prefix.
 type watchFlags struct {
-	kinds, namespaces      []string
-	metricsOnly, events    bool
-	budgetFile             string
-	budgets                []string
-	agents, every          string
-	agentsToken            string
-	containers, facts      []string
-	speed                  float64
-	webhook, tokenFile, ca string
+	kinds, namespaces    []string
+	metricsOnly, events  bool
+	budgetFile           string
+	budgets              []string
+	agents, every        string
+	agentsToken          string
+	containers, facts    []string
+	speed                float64
+	webhook, webhookFile string
+	tokenFile, ca        string
 }
 
 // define gives a command the flags.
@@ -40,7 +41,8 @@ func (f *watchFlags) define(cmd *cobra.Command, prefix string) {
 	fl.StringVar(&f.every, prefix+"every", "1m", "how often it looks at what was counted")
 	fl.Float64Var(&f.speed, prefix+"speed", 1, "to try it out: time runs so many times as fast for the guard")
 	fl.BoolVar(&f.events, prefix+"events", false, "make an Event of each finding, in the namespace where it grows")
-	fl.StringVar(&f.webhook, prefix+"webhook", "", "`URL` to post findings to, as Alertmanager does")
+	fl.StringVar(&f.webhook, prefix+"webhook", "", "`URL` to post findings to, as Alertmanager does; for one that is a secret there is --"+prefix+"webhook-file")
+	fl.StringVar(&f.webhookFile, prefix+"webhook-file", "", "`file` with that URL, for one that is a secret, as those of chats are: everybody can list arguments")
 	fl.StringVar(&f.tokenFile, prefix+"webhook-token-file", "", "`file` with a token for the webhook, or with a header NAME: VALUE")
 	fl.StringVar(&f.ca, prefix+"webhook-ca", "", "`file` with the certificates that may have signed the webhook's (default: the system's)")
 	completeNoFiles(cmd, prefix+"kinds", prefix+"agent", prefix+"fact", prefix+"budget", prefix+"every", prefix+"webhook")
@@ -55,8 +57,11 @@ func (f *watchFlags) check(prefix string) (every time.Duration, err error) {
 	if f.kinds, err = switchesOf(f.kinds); err != nil {
 		return 0, fmt.Errorf("--%skinds: %w", prefix, err)
 	}
-	if f.webhook == "" && (f.tokenFile != "" || f.ca != "") {
-		return 0, usage("give that, too", "--%swebhook-token-file and --%[1]swebhook-ca are of use with --%[1]swebhook only", prefix)
+	switch {
+	case f.webhook != "" && f.webhookFile != "":
+		return 0, usage("give one of them; the file, if the URL is a secret", "--%swebhook and --%[1]swebhook-file exclude each other", prefix)
+	case f.webhook == "" && f.webhookFile == "" && (f.tokenFile != "" || f.ca != ""):
+		return 0, usage("give one of these, too", "--%swebhook-token-file and --%[1]swebhook-ca are of use with --%[1]swebhook or --%[1]swebhook-file only", prefix)
 	}
 	if off := f.agents == "" || f.agents == "off"; off && (len(f.containers) > 0 || f.agentsToken != "") {
 		return 0, usage("give that, too", "--%sagent and --%[1]sagents-token-file are of use with --%[1]sagents only", prefix)
@@ -72,6 +77,12 @@ func (f *watchFlags) check(prefix string) (every time.Duration, err error) {
 		return 0, usage("", "--%sspeed %v is not between 1 and 1000", prefix, f.speed)
 	}
 	return every, nil
+}
+
+// warn tells of secrets for the webhook that everybody can read.
+func (f *watchFlags) warn(a *app) {
+	a.warnOfSecret("webhook's URL", f.webhookFile)
+	a.warnOfSecret("webhook's token", f.tokenFile)
 }
 
 // guardWatchFlags is the command line of guard.
@@ -113,6 +124,7 @@ while something multiplies.`,
 			if err != nil {
 				return err
 			}
+			f.warn(a)
 			return a.guardWatch(cmd.Context(), f, every)
 		},
 	}

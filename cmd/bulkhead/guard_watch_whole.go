@@ -71,7 +71,7 @@ func (a *app) guardWatch(ctx context.Context, f *guardWatchFlags, every time.Dur
 func (f *watchFlags) lookout(every time.Duration) (*lookout.Options, error) {
 	o := &lookout.Options{
 		Census: census.Options{Kinds: f.kinds, MetricsOnly: f.metricsOnly, Namespaces: f.namespaces},
-		Tell:   tell.Options{Webhook: webhook.Webhook{URL: f.webhook, TokenFile: f.tokenFile, CAFile: f.ca}},
+		Tell:   tell.Options{Webhook: webhook.Webhook{URL: f.webhook, URLFile: f.webhookFile, TokenFile: f.tokenFile, CAFile: f.ca}},
 		Agents: f.agents, Containers: f.containers, AgentsTokenFile: f.agentsToken, Events: f.events, Every: every, Speed: f.speed,
 	}
 	if len(f.facts) > 0 {

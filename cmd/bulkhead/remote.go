@@ -39,7 +39,7 @@ func (a *app) openServer(ctx context.Context, p place, tries int) (*remote, erro
 	if a.hurry {
 		opts.Tries, opts.Timeout, opts.Away = 1, hurryTime, nil
 	} else {
-		a.warnOfToken(p.server.TokenFile)
+		a.warnOfSecret("token", p.server.TokenFile)
 	}
 	s := &remote{Client: rpc.NewClient(opts), app: a}
 	opts.Tries = math.MaxInt

@@ -32,18 +32,31 @@ type serveFlags struct {
 
 // announceFlags say where starts and ends of runs are told.
 type announceFlags struct {
-	webhook, tokenFile, ca, sal string
-	all                         bool
+	webhook, webhookFile, tokenFile, ca, sal string
+
+	all bool
 }
 
 func (f *announceFlags) define(cmd *cobra.Command) {
 	fl := cmd.Flags()
-	fl.StringVar(&f.webhook, "announce-webhook", "", "`URL` to post starts and ends of all runs to, as JSON")
+	fl.StringVar(&f.webhook, "announce-webhook", "", "`URL` to post starts and ends of all runs to, as JSON; for one that is a secret there is --announce-webhook-file")
+	fl.StringVar(&f.webhookFile, "announce-webhook-file", "", "`file` with that URL, for one that is a secret, as those of chats are: everybody can list arguments")
 	fl.StringVar(&f.tokenFile, "announce-webhook-token-file", "", "`file` with a token for the webhook, or with a header NAME: VALUE")
 	fl.StringVar(&f.ca, "announce-webhook-ca", "", "`file` with the certificates that may have signed the webhook's (default: the system's)")
 	fl.StringVar(&f.sal, "announce-sal", "", "server admin log: a `file` to add to, or tcp://HOST:PORT of a bot; gets the runs with --announce")
 	fl.BoolVar(&f.all, "announce-sal-all", false, "write all runs into the admin log")
 	completeNoFiles(cmd, "announce-webhook")
+}
+
+// check refuses flags that exclude each other, or go with others.
+func (f *announceFlags) check() error {
+	switch {
+	case f.webhook != "" && f.webhookFile != "":
+		return usage("give one of them; the file, if the URL is a secret", "--announce-webhook and --announce-webhook-file exclude each other")
+	case f.webhook == "" && f.webhookFile == "" && (f.tokenFile != "" || f.ca != ""):
+		return usage("give one of these, too", "--announce-webhook-token-file and --announce-webhook-ca are of use with --announce-webhook or --announce-webhook-file only")
+	}
+	return nil
 }
 
 // guardPrefix is that of the guard's flags.
@@ -108,13 +121,16 @@ agents, which bring what became of them to the next server.`,
 					return usage("give that, too", "--%s is of use with --kubernetes only", name)
 				}
 			}
-			if f.announce.webhook == "" && (f.announce.tokenFile != "" || f.announce.ca != "") {
-				return usage("give that, too", "--announce-webhook-token-file and --announce-webhook-ca are of use with --announce-webhook only")
+			if err := f.announce.check(); err != nil {
+				return err
 			}
 			every, err := f.checkGuard(cmd)
 			if err != nil {
 				return err
 			}
+			f.watch.warn(a)
+			a.warnOfSecret("webhook's URL", f.announce.webhookFile)
+			a.warnOfSecret("webhook's token", f.announce.tokenFile)
 			return a.serve(cmd.Context(), f, every)
 		},
 	}

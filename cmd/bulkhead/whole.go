@@ -41,7 +41,7 @@ func (a *app) serve(ctx context.Context, f *serveFlags, every time.Duration) (er
 	o := serve.Options{
 		Listen: f.listen, Names: f.names, Classes: f.classes, Pprof: f.pprof,
 		Announce: serve.Announce{
-			Webhook:  webhook.Webhook{URL: f.announce.webhook, TokenFile: f.announce.tokenFile, CAFile: f.announce.ca},
+			Webhook:  webhook.Webhook{URL: f.announce.webhook, URLFile: f.announce.webhookFile, TokenFile: f.announce.tokenFile, CAFile: f.announce.ca},
 			AdminLog: f.announce.sal, AdminLogAll: f.announce.all,
 		},
 		Version: version, Log: slog.New(slog.NewTextHandler(a.stderr, nil)),

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"bulkhead.dev/bulkhead"
 )
@@ -19,6 +20,9 @@ const (
 	mostLines  = 8    // of each kind: members, facts, pieces of advice
 	mostAlerts = 100  // at once; what is less severe is left out
 	noteLength = 1000 // bytes of an Event's note: the API server takes 1,024
+
+	commandLength = 1000 // of a command, which is whole or not there
+	adviceLength  = 4000 // bytes of all advice
 )
 
 // alert is a finding as places tell it: bounded, and harmless to show.
@@ -136,15 +140,23 @@ func reached(r *bulkhead.Reach) string {
 	return fmt.Sprintf("%s, reached in %s (%s to %s)", budget, span(r.In), span(r.Low), span(r.High))
 }
 
-// adviceOf is what to do now, one thing a line, the safest first.
+// adviceOf is what to do now, one thing a line, the safest first. A command is whole or
+// not there: somebody copies it, and half of one does something else.
 func adviceOf(f *bulkhead.Finding) string {
 	var lines []string
-	for i, a := range f.Advice[:min(len(f.Advice), mostLines)] {
-		text := strconv.Itoa(i+1) + ". " + a.Text
-		if a.Command != "" {
-			text += ": " + a.Command
+	length := 0
+	for i, a := range f.Advice {
+		text := strconv.Itoa(i+1) + ". " + bulkhead.OneLine(a.Text, lineLength)
+		switch {
+		case utf8.RuneCountInString(a.Command) > commandLength:
+			text += " (too long to show: bulkhead why -o json has the command)"
+		case a.Command != "":
+			text += ": " + bulkhead.OneLine(a.Command, commandLength)
 		}
-		lines = append(lines, bulkhead.OneLine(text, lineLength))
+		if length += len(text); i >= mostLines || length > adviceLength {
+			return strings.Join(append(lines, fmt.Sprintf("%d more: bulkhead why", len(f.Advice)-i)), "\n")
+		}
+		lines = append(lines, text)
 	}
 	return strings.Join(lines, "\n")
 }

@@ -134,10 +134,6 @@ func censusOf(c *bulkhead.Census) census {
 	return out
 }
 
-// missing tells what cannot be counted from what is counted roughly on purpose, as
-// events are: the reason of the former says what is not.
-func missing(k bulkhead.KindStatus) bool { return !k.Exact && strings.HasPrefix(k.Reason, "not ") }
-
 func kindsOf(kinds []bulkhead.KindStatus, rules map[string]int64) []kindCount {
 	counts := map[string]kindCount{}
 	for _, k := range kinds {
@@ -146,7 +142,7 @@ func kindsOf(kinds []bulkhead.KindStatus, rules map[string]int64) []kindCount {
 			name = others
 		}
 		sum := counts[name]
-		counts[name] = kindCount{name, sum.objects + k.Objects, sum.rules + rules[k.Kind], sum.bytes + k.Bytes, sum.missing || missing(k)}
+		counts[name] = kindCount{name, sum.objects + k.Objects, sum.rules + rules[k.Kind], sum.bytes + k.Bytes, sum.missing || k.Lacks()}
 	}
 	out := make([]kindCount, 0, len(counts))
 	for _, k := range counts {

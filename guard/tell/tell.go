@@ -92,7 +92,7 @@ func New(o Options) (*Teller, error) {
 		o.Backoff = time.Second
 	}
 	t := &Teller{opts: o, metrics: newMetrics()}
-	if o.Webhook.URL != "" {
+	if o.Webhook.Given() {
 		poster, err := webhook.New(o.Webhook)
 		if err != nil {
 			return nil, err

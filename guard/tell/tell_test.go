@@ -338,6 +338,26 @@ func TestTextsOfTheClusterAreHarmlessAndBounded(t *testing.T) {
 	}
 }
 
+func TestACommandIsWholeOrNotThere(t *testing.T) {
+	r, c := newReceiver(t), newClock()
+	teller, _ := start(t, tell.Options{Webhook: r.hook(t), Now: c.Now})
+	f := growth("a", bulkhead.Critical)
+	quota := "bulkhead guard quota --kinds " + strings.Repeat("foos.example.org,", 40) + "jobs -n mw-script"
+	f.Advice = []bulkhead.Advice{{Text: "look", Command: quota}, {Text: "stop it", Command: strings.Repeat(quota, 2)}, {Text: "ask ann"}}
+	for range 6 {
+		f.Advice = append(f.Advice, bulkhead.Advice{Text: "more", Command: quota})
+	}
+	teller.Tell(found(f))
+	got := strings.Split(r.next(t).Alerts[0].Annotations["advice"], "\n")
+	want := []string{"1. look: " + quota, "2. stop it (too long to show: bulkhead why -o json has the command)", "3. ask ann"}
+	for i := range 4 {
+		want = append(want, fmt.Sprintf("%d. more: %s", i+4, quota))
+	}
+	if diff := cmp.Diff(append(want, "2 more: bulkhead why"), got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
 func TestManyFindingsAreOneMessageOfTheWorst(t *testing.T) {
 	r, c := newReceiver(t), newClock()
 	teller, _ := start(t, tell.Options{Webhook: r.hook(t), Now: c.Now})

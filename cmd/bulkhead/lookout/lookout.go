@@ -329,7 +329,7 @@ func (l *Lookout) sayKinds(kinds []bulkhead.KindStatus) {
 		switch reasons[k.Kind] = k.Reason; {
 		case strings.HasPrefix(k.Reason, notYet):
 			complete = false
-		case strings.HasPrefix(k.Reason, "not ") && l.reasons[k.Kind] != k.Reason:
+		case k.Lacks() && l.reasons[k.Kind] != k.Reason:
 			l.opts.Log.Warn("a kind cannot be counted", "kind", k.Kind, "reason", k.Reason)
 			denied = denied || strings.HasPrefix(k.Reason, "not permitted")
 		}
