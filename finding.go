@@ -1,6 +1,9 @@
 package bulkhead
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Finding is one growth that will hurt: what multiplies, since when, who makes it,
 // when which budget is reached, and what to do. It is one thing for people however
@@ -29,6 +32,11 @@ type Finding struct {
 	Advice []Advice `json:"advice,omitempty"`
 	// Ended is when the growth had stopped; zero: it goes on.
 	Ended time.Time `json:"ended,omitzero"`
+}
+
+// About reports whether objects of a kind are among those that grow.
+func (f *Finding) About(kind string) bool {
+	return slices.ContainsFunc(f.Members, func(m Member) bool { return m.Kind == kind })
 }
 
 // Member is one family of a growth.

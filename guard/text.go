@@ -64,6 +64,7 @@ func (p *page) line(label, format string, args ...any) {
 
 func (p *page) write(f *bulkhead.Finding, now time.Time) {
 	p.lines = append(p.lines, bulkhead.OneLine(strings.ToUpper(string(f.Severity))+": "+f.Title, p.width))
+	p.line("finding", "%s", f.ID)
 	p.line("since", "%s", since(f, now))
 	members := sortedMembers(f.Members)
 	if grows(f) {
@@ -94,7 +95,7 @@ func (p *page) advise(advice []bulkhead.Advice) {
 	p.lines = append(p.lines, "what to do now, the safest first:")
 	for i, a := range advice {
 		lines := []string{bulkhead.OneLine(fmt.Sprintf("%2d %s", i+1, a.Text), p.width)}
-		if a.Command != "" {
+		if a.Command != "" && utf8.RuneCountInString(a.Command) <= longestCommand { // half of one does something else
 			lines = append(lines, "     "+bulkhead.OneLine(a.Command, longestCommand))
 		}
 		if len(p.lines)+len(lines) > pageLines {

@@ -135,9 +135,8 @@ func (a *app) why(ctx context.Context, f *whyFlags) error {
 	if err != nil {
 		return err
 	}
-	if f.namespace != "" && answer.once && !slices.ContainsFunc(answer.census.Tallies, func(t bulkhead.Tally) bool { return t.Namespace == f.namespace }) {
-		return &bulkhead.Error{Code: bulkhead.CodeNotFound, Message: fmt.Sprintf("there is nothing in a namespace %s", bulkhead.Quote(f.namespace)),
-			Hint: "kubectl get namespaces lists them"}
+	if err := answer.knows(f); err != nil {
+		return err
 	}
 	answer.only(f)
 	if f.out == "json" {
@@ -256,11 +255,34 @@ func lastCounts(series []bulkhead.Series, at time.Time) bulkhead.Census {
 	return c
 }
 
+// knows refuses a question about what nobody has seen.
+func (n *answer) knows(f *whyFlags) error {
+	if f.namespace != "" && n.once && !slices.ContainsFunc(n.census.Tallies, func(t bulkhead.Tally) bool { return t.Namespace == f.namespace }) {
+		return &bulkhead.Error{Code: bulkhead.CodeNotFound, Message: fmt.Sprintf("there is nothing in a namespace %s", bulkhead.Quote(f.namespace)),
+			Hint: "kubectl get namespaces lists them"}
+	}
+	// A server does not tell which kinds it counts to who asks for one namespace.
+	if f.kind == "" || len(n.census.Kinds) == 0 || slices.ContainsFunc(n.census.Kinds, func(k bulkhead.KindStatus) bool { return k.Kind == f.kind }) ||
+		slices.ContainsFunc(n.findings, func(of bulkhead.Finding) bool { return of.About(f.kind) }) {
+		return nil
+	}
+	return &bulkhead.Error{Code: bulkhead.CodeNotFound, Message: fmt.Sprintf("no %s were counted: there are none, or the cluster has no such kind", bulkhead.Quote(f.kind)),
+		Hint: "`kubectl api-resources` lists the kinds of a cluster; what a guard leaves out it counts with --kinds +" + f.kind}
+}
+
+// blind reports whether nothing at all was counted of what was asked for.
+func (n *answer) blind() bool {
+	if len(n.census.Kinds) == 0 {
+		return n.once
+	}
+	return !slices.ContainsFunc(n.census.Kinds, func(k bulkhead.KindStatus) bool { return !k.Lacks() || k.Objects > 0 })
+}
+
 // only leaves what was asked for.
 func (n *answer) only(f *whyFlags) {
 	const lately = 24 * time.Hour
 	n.findings = slices.DeleteFunc(n.findings, func(of bulkhead.Finding) bool {
-		about := f.kind == "" || slices.ContainsFunc(of.Members, func(m bulkhead.Member) bool { return m.Kind == f.kind })
+		about := f.kind == "" || of.About(f.kind)
 		over := !of.Ended.IsZero() && (!f.all || n.looked.Sub(of.Ended) > lately)
 		return over || !about || f.namespace != "" && of.Namespace != f.namespace
 	})
@@ -268,7 +290,7 @@ func (n *answer) only(f *whyFlags) {
 		return cmp.Or(cmp.Compare(bit(!a.Ended.IsZero()), bit(!b.Ended.IsZero())), guard.Worse(a, b))
 	})
 	n.census.Tallies = slices.DeleteFunc(n.census.Tallies, func(t bulkhead.Tally) bool {
-		return f.kind != "" && t.Kind != f.kind || f.namespace != "" && t.Namespace != f.namespace
+		return t.Objects == 0 || f.kind != "" && t.Kind != f.kind || f.namespace != "" && t.Namespace != f.namespace
 	})
 	slices.SortStableFunc(n.census.Tallies, func(a, b bulkhead.Tally) int { return cmp.Compare(b.Objects, a.Objects) })
 	n.census.Kinds = slices.DeleteFunc(n.census.Kinds, func(k bulkhead.KindStatus) bool { return f.kind != "" && k.Kind != f.kind })
@@ -334,10 +356,10 @@ func (a *app) writeWhy(w io.Writer, n answer, f *whyFlags) error {
 		if i == 0 {
 			fmt.Fprintln(w, "and, in full with --all:")
 		}
-		fmt.Fprintf(w, "  %s: %s, since %s ago\n", more.Severity, printable(more.Title, 60), guard.Duration(now.Sub(more.Since)))
+		fmt.Fprintf(w, "  %s %s: %s, for %s\n", more.Severity, printable(more.ID, 20), printable(more.Title, 60), guard.Duration(now.Sub(more.Since)))
 	}
 	if len(n.findings) == 0 {
-		if !slices.ContainsFunc(n.census.Kinds, func(k bulkhead.KindStatus) bool { return k.Objects > 0 }) {
+		if n.blind() {
 			a.tellLooked(n, f, now)
 			return &bulkhead.Error{Code: bulkhead.CodeUnavailable, Message: "nothing was counted, so nobody knows what grows",
 				Hint: "it needs the verbs list and watch on what it counts; see above"}
@@ -358,14 +380,20 @@ func (a *app) tellLooked(n answer, f *whyFlags, now time.Time) {
 	for _, k := range n.census.Kinds {
 		objects += k.Objects
 	}
-	when := ""
-	if ago := now.Sub(n.looked); ago >= time.Minute {
-		when = ", " + guard.Duration(ago) + " ago"
+	what, when := "", ""
+	if kinds := len(n.census.Kinds); kinds > 0 {
+		what = fmt.Sprintf(" at %s of %s", manyOf(objects, "object"), manyOf(int64(kinds), "kind"))
 	}
-	a.tell("%s looked at %s objects of %d kinds%s", printable(n.from, 0), guard.Number(float64(objects)), len(n.census.Kinds), when)
+	if !n.once {
+		when = " " + agoOf(now.Sub(n.looked))
+	}
+	a.tell("%s looked%s%s", printable(n.from, 0), what, when)
+	if objects > 0 && !slices.ContainsFunc(n.census.Kinds, func(k bulkhead.KindStatus) bool { return k.Exact }) {
+		a.tell("  only the API server's own counts are known, which tell no namespace and no family")
+	}
 	untold := 0
 	for _, k := range n.census.Kinds {
-		if k.Exact || k.Reason == "" {
+		if !k.Lacks() {
 			continue
 		}
 		if untold++; untold <= 3 || f.all {
@@ -373,8 +401,24 @@ func (a *app) tellLooked(n answer, f *whyFlags, now time.Time) {
 		}
 	}
 	if untold > 3 && !f.all {
-		a.tell("  and %d more kinds are not counted exactly; --all says why", untold-3)
+		a.tell("  and %s that cannot be counted; --all says why", manyOf(int64(untold-3), "more kind"))
 	}
+}
+
+func manyOf(n int64, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return guard.Number(float64(n)) + " " + what
+}
+
+// agoOf says how long ago somebody looked: what is a minute old is news, and what is
+// an hour old is not.
+func agoOf(d time.Duration) string {
+	if d < time.Minute {
+		return fmt.Sprintf("%d s ago", max(0, int(d.Seconds())))
+	}
+	return guard.Duration(d) + " ago"
 }
 
 // printFamilies prints the largest ones.

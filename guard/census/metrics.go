@@ -47,7 +47,7 @@ func (c *Census) readMetrics(ctx context.Context) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err != nil {
-		c.trouble = "the API server's metrics cannot be read: " + family.Clean(err.Error(), maxReason)
+		c.trouble = "not seen for now: the API server's metrics cannot be read: " + family.Clean(err.Error(), maxReason)
 		if apierrors.IsForbidden(err) {
 			c.trouble = "not permitted: grant the verb get on the URL /metrics"
 		}

@@ -352,7 +352,7 @@ func TestTheAPIServersMetricsAreReadLineByLine(t *testing.T) {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 	s, err = census.Once(t.Context(), play(t, &played{}), census.Options{MetricsOnly: true})
-	if err != nil || len(s.Kinds) != 1 || !strings.HasPrefix(s.Kinds[0].Reason, "the API server's metrics cannot be read") {
+	if err != nil || len(s.Kinds) != 1 || !strings.HasPrefix(s.Kinds[0].Reason, "not seen for now: the API server's metrics cannot be read") {
 		t.Errorf("without metrics: %+v, %v", s, err)
 	}
 }
