@@ -192,13 +192,16 @@ func identity(group []*growth) string {
 
 // title is what multiplies, and where.
 func title(f bulkhead.Finding) string {
+	if f.Namespace == "" {
+		return multiply(&f, "the cluster")
+	}
+	return multiply(&f, clean(f.Namespace))
+}
+
+func multiply(f *bulkhead.Finding, where string) string {
 	kinds := make([]string, 0, len(f.Members))
 	for _, m := range sortedMembers(f.Members) {
 		kinds = append(kinds, clean(short(m.Kind)))
-	}
-	where := "the cluster"
-	if f.Namespace != "" {
-		where = clean(f.Namespace)
 	}
 	const most = 3
 	if more := len(kinds) - most; more > 1 {

@@ -78,12 +78,18 @@ func ruling(f *bulkhead.Finding) (bulkhead.Ruling, bool) {
 	default:
 		return r, false
 	}
+	what, reaches := f.Title, f.Reaches
 	if f.Namespace == "" || f.Severity == bulkhead.Critical && hitsCluster(f) {
 		r.Scope = bulkhead.Scope{}
 	}
-	r.Verdict.Reason = fmt.Sprintf("%s: %s", f.Severity, f.Title)
-	if len(f.Reaches) > 0 {
-		r.Verdict.Reason += ", " + when(f.Reaches[0])
+	if r.Scope.Kind == bulkhead.ScopeAll && f.Namespace != "" {
+		// Owners of runs anywhere read it, and may not see into that namespace.
+		what = multiply(f, "a namespace")
+		reaches = slices.DeleteFunc(slices.Clone(reaches), func(r bulkhead.Reach) bool { return !ofCluster(&r) })
+	}
+	r.Verdict.Reason = fmt.Sprintf("%s: %s", f.Severity, what)
+	if len(reaches) > 0 {
+		r.Verdict.Reason += ", " + when(reaches[0])
 	}
 	return r, true
 }
@@ -91,9 +97,12 @@ func ruling(f *bulkhead.Finding) (bulkhead.Ruling, bool) {
 // hitsCluster is whether a budget that is about to be reached is one of the whole
 // cluster.
 func hitsCluster(f *bulkhead.Finding) bool {
-	return slices.ContainsFunc(f.Reaches, func(r bulkhead.Reach) bool {
-		return r.In <= criticalIn && (r.Budget.Namespace == "" || r.Budget.Kind == budget.All)
-	})
+	return slices.ContainsFunc(f.Reaches, func(r bulkhead.Reach) bool { return r.In <= criticalIn && ofCluster(&r) })
+}
+
+// ofCluster is whether a budget is one of the whole cluster.
+func ofCluster(r *bulkhead.Reach) bool {
+	return r.Budget.Namespace == "" || r.Budget.Kind == budget.All
 }
 
 // when says in how long a budget is reached.

@@ -228,6 +228,10 @@ func TestRulingsFollowFindings(t *testing.T) {
 			if got.From != "guard" || v.Reason == "" || v.Lifts == "" || v.Since.IsZero() || strings.Contains(v.Reason, "\n") {
 				t.Errorf("%+v", got)
 			}
+			// Owners of runs in all namespaces read what is about all of them.
+			if names := strings.Contains(v.Reason, "mw-script"); names != (got.Scope.Name == "mw-script") || !strings.Contains(v.Reason, "networkpolicies reached in ") {
+				t.Errorf("%s is told %q", got.Scope, v.Reason)
+			}
 			got.From, v.Reason, v.Lifts, v.Since = "", "", "", time.Time{}
 			if diff := cmp.Diff(c.want, got); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)

@@ -105,7 +105,7 @@ only, changes nothing, and needs no server: where kubectl works, it works.
 
 It stays in the foreground and writes findings to standard output when they open,
 change their severity or end, as bulkhead why shows them; with -o json one object a
-line: event (opened, changed, ended), at, finding. Standard error says what is
+line: event (opened, still open, changed, ended), at, finding. Standard error says what is
 watched, and which rights are missing; bulkhead guard rbac prints those that a guard
 needs. What was counted is kept in the state folder, 30 days back, so that a restart
 forgets nothing; bulkhead why reads it there. Two guards of one cluster, each with a

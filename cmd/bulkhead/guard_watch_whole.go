@@ -94,8 +94,8 @@ func (a *app) sayChanges(changes []lookout.Change, out outputFlag) {
 			continue
 		}
 		at := c.At.UTC().Format("2006-01-02 15:04:05 UTC")
-		if c.What == lookout.Ended {
-			fmt.Fprintf(a.stdout, "%s ended: %s (%s)\n\n", at, bulkhead.OneLine(c.Finding.Title, 200), bulkhead.OneLine(c.Finding.ID, 40))
+		if c.What == lookout.Ended || c.What == lookout.Still { // nobody needs the page again
+			fmt.Fprintf(a.stdout, "%s %s: %s (%s)\n\n", at, c.What, bulkhead.OneLine(c.Finding.Title, 200), bulkhead.OneLine(c.Finding.ID, 40))
 			continue
 		}
 		fmt.Fprintf(a.stdout, "%s %s: %s\n", at, c.What, bulkhead.OneLine(string(c.Finding.Severity), 20))

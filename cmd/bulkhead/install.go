@@ -30,7 +30,7 @@ there is.`,
 			if f.chart != "" {
 				for _, name := range []string{"set", "values", "output", "namespace", "no-namespace"} {
 					if cmd.Flags().Changed(name) {
-						return usage("helm has its own", "--%s is of no use with --chart", name)
+						return usage("Helm has its own", "--%s is of no use with --chart", name)
 					}
 				}
 			}

@@ -68,6 +68,7 @@ type Census struct {
 	counts  *counts
 	watched map[string]*watched // by kind
 	over    []string            // kinds that are too many to watch
+	pending []string            // kinds that will be watched, each after the one before
 	server  map[string]measured // the API server's own figures, by kind
 	readAt  time.Time           // when they were read
 	trouble string              // why those are missing
@@ -232,7 +233,12 @@ func (c *Census) look(ctx context.Context, wg *sync.WaitGroup) error {
 	}
 	c.absent = has.absent
 	c.mu.Lock()
-	c.over = has.over
+	c.over, c.pending = has.over, nil
+	for _, k := range has.kinds {
+		if k.namespaced || len(c.options.Namespaces) == 0 {
+			c.pending = append(c.pending, k.name)
+		}
+	}
 	c.mu.Unlock()
 	c.forget(has.kinds, has.failed)
 	for _, k := range has.kinds {
@@ -429,6 +435,11 @@ func (c *Census) Snapshot() bulkhead.Census {
 	s.Tallies = c.counts.tell(unready)
 	for _, name := range slices.Sorted(maps.Keys(c.watched)) {
 		s.Kinds = append(s.Kinds, c.status(name))
+	}
+	for _, name := range c.pending {
+		if c.watched[name] == nil {
+			s.Kinds = append(s.Kinds, bulkhead.KindStatus{Kind: name, Reason: notYet})
+		}
 	}
 	c.addServers(&s)
 	return s

@@ -17,6 +17,9 @@ import (
 // errNotYet stands for a stream whose first list goes on.
 var errNotYet = errors.New("not counted yet")
 
+// notYet is the reason of a kind that is being listed, or waits for its turn.
+const notYet = "not counted yet: the list goes on"
+
 // maxReason bounds what is told of an error: it may quote what others wrote.
 const maxReason = 300
 
@@ -45,7 +48,7 @@ func reason(k kind, t *table, err error) string {
 	}
 	switch {
 	case errors.Is(err, errNotYet):
-		return "not counted yet: the list goes on"
+		return notYet
 	case apierrors.IsForbidden(err):
 		return fmt.Sprintf("not permitted: grant the verbs list and watch on %s of API group %q %s; tried again within 10 minutes", k.Resource, k.Group, where)
 	case apierrors.IsUnauthorized(err):
@@ -91,8 +94,12 @@ func (c *Census) addServers(s *bulkhead.Census) {
 
 // denied says that no object of a kind was ever seen, since it is not permitted.
 func (c *Census) denied(name string) bool {
+	w := c.watched[name]
+	if w == nil {
+		return false // its turn is to come
+	}
 	n, _ := c.counts.objectsOf(name)
-	for _, err := range c.watched[name].errs {
+	for _, err := range w.errs {
 		if apierrors.IsForbidden(err) && n == 0 {
 			return true
 		}

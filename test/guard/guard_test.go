@@ -71,7 +71,7 @@ func TestTheLoopOfTheIncidentIsFoundAndHoldsRunsUntilItEnds(t *testing.T) {
 	// The API server is away while it goes on; afterwards nothing was missed.
 	restart := b.Lab.KillAPIServer(t)
 	id := b.Submit(2, bulkhead.Spec{Command: []string{"/bin/echo"}})
-	held := b.Until(id, "held", func(r *bulkhead.Run) bool { return r.Held && strings.Contains(r.Reason, f.Title) })
+	held := b.Until(id, "held", func(r *bulkhead.Run) bool { return r.Held && strings.Contains(r.Reason, "multiply in ") })
 	if held.Counts.Running+held.Counts.Succeeded > 0 {
 		t.Errorf("held, and yet %+v", held.Counts)
 	}

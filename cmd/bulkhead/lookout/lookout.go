@@ -75,9 +75,11 @@ type Change struct {
 // What has become of a finding.
 type What string
 
-// The changes. Changed is another severity.
+// The changes. Changed is another severity; Still is one that was open when a guard of
+// this state folder looked last, before this one began.
 const (
 	Opened  What = "opened"
+	Still   What = "still open"
 	Changed What = "changed"
 	Ended   What = "ended"
 )
@@ -105,6 +107,7 @@ type Lookout struct {
 	began   bool              // it was logged what is watched
 	said    string            // the trouble that was logged last
 	reasons map[string]string // that were logged, by kind
+	before  map[string]bool   // findings that were open before this guard began, until they were told
 
 	mu     sync.Mutex
 	looked time.Time
@@ -212,10 +215,28 @@ func (l *Lookout) Run(ctx context.Context) error {
 			}
 		})
 	}
+	l.before = l.openBefore(ctx)
 	l.lookAgainAndAgain(ctx)
 	parts.Wait()
 	close(errs)
 	return <-errs
+}
+
+// openBefore are the findings that were open when a guard of this folder looked last. If
+// they cannot be read, they are told as new ones.
+func (l *Lookout) openBefore(ctx context.Context) map[string]bool {
+	before := map[string]bool{}
+	if l.history == nil {
+		return before
+	}
+	findings, err := l.history.Findings(ctx, false)
+	if err != nil {
+		return before // the guard reads them, too, and says so
+	}
+	for i := range findings {
+		before[findings[i].ID] = true
+	}
+	return before
 }
 
 func (l *Lookout) lookAgainAndAgain(ctx context.Context) {
@@ -277,12 +298,15 @@ func (l *Lookout) compare(open []bulkhead.Finding, now time.Time) (changes []Cha
 	for _, f := range open {
 		l.open[f.ID] = f
 		switch old, known := before[f.ID]; {
+		case !known && l.before[f.ID]:
+			changes = append(changes, Change{Still, now, f})
 		case !known:
 			changes = append(changes, Change{Opened, now, f})
 		case old.Severity != f.Severity:
 			changes = append(changes, Change{Changed, now, f})
 		}
 		delete(before, f.ID)
+		delete(l.before, f.ID)
 		l.ended = slices.DeleteFunc(l.ended, func(e bulkhead.Finding) bool { return e.ID == f.ID })
 	}
 	for _, f := range before {
