@@ -17,17 +17,25 @@ func Quote(text string) string {
 
 // Nearest returns the known word that the given one was probably meant to be:
 // at most a third of its letters, and at least one, wrong, missing, too many or
-// swapped with its neighbour; upper and lower case are the same. It returns ""
-// when nothing is near. Every "did you mean" comes from here.
+// swapped with its neighbour, and one more of four or more that begin with the right two;
+// upper and lower case are the same. It returns "" when nothing is near. Every "did you
+// mean" comes from here.
 func Nearest(word string, known []string) string {
 	const longest = 100 // bytes: nobody means a longer one, and the work is the square
 	if len(word) > longest {
 		return ""
 	}
-	best, least := "", max(1, len(word)/3)+1
+	word = strings.ToLower(word)
+	best, most := "", max(1, len(word)/3)
+	least := most + 2
 	for _, k := range known {
+		lower := strings.ToLower(k)
+		wrong := most
+		if len(word) >= 4 && strings.HasPrefix(lower, word[:2]) {
+			wrong++
+		}
 		// With every letter changed it is another word.
-		if d := distance(strings.ToLower(word), strings.ToLower(k), least); d < least && d < len(word) {
+		if d := distance(word, lower, least); d < least && d <= wrong && d < len(word) {
 			best, least = k, d
 		}
 	}

@@ -148,10 +148,11 @@ func TestExpandAllocatesOnce(t *testing.T) {
 }
 
 func TestNearestOffersOnlyWhatIsNear(t *testing.T) {
-	known := []string{"limit", "rate", "retry-delay", "max-output", "canary", "f"}
+	known := []string{"limit", "rate", "retry-delay", "max-output", "canary", "quota", "f"}
 	for word, want := range map[string]string{
 		"limt": "limit", "lmiit": "limit", "LIMIT": "limit", "limits": "limit", "rat": "rate", "rtae": "rate",
 		"retry_delay": "retry-delay", "retryDelay": "retry-delay", "maxoutput": "max-output",
+		"quto": "quota", "qoat": "", "otua": "",
 		"x": "", "": "", "F": "f", "concurrency": "", "tear": "", strings.Repeat("limit", 1000): "",
 	} {
 		if got := bulkhead.Nearest(word, known); got != want {

@@ -84,7 +84,7 @@ end of the undo file is missing; 2 it could not begin; 3 interrupted.`,
 	fl.StringVar(&f.kind, "kind", "", "with --family: only this `kind`")
 	fl.StringVar(&f.older, "older", "1h", "grace: what is younger, or ended less than that ago, stays: 30m, 1d")
 	fl.BoolVar(&f.finished, "finished", false, "what only finished Jobs and pods name or are is left over, too")
-	fl.StringVar(&f.rate, "rate", "5/s", "deletes per time, at most: `5/s`, 60/m")
+	fl.StringVar(&f.rate, "rate", "5/s", "deletes per time, at most: `5/s`, 60/m; a bare number is per second")
 	fl.BoolVar(&f.yes, "yes", false, "delete it")
 	fl.StringVar(&f.undo, "undo", "", "with --yes: `file` for what is deleted (default bulkhead-undo-TIME.json here)")
 	fl.StringVar(&f.restore, "restore", "", "put back what this undo `file` has, and do nothing else")

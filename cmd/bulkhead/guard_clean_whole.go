@@ -17,30 +17,34 @@ import (
 	"time"
 
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/cmd/bulkhead/cluster"
 	"bulkhead.dev/bulkhead/guard/clean"
 	"bulkhead.dev/bulkhead/plan"
 )
 
 // of is the cluster and the namespace that are meant.
 func (f *guardFlags) of(a *app) (*rest.Config, string, error) {
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = f.kubeconfig
-	overrides := &clientcmd.ConfigOverrides{CurrentContext: a.places.kubeContext}
-	overrides.Context.Namespace = f.namespace
-	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides)
-	namespace, _, err := loader.Namespace()
-	if err != nil {
-		return nil, "", usage("name one with --kubeconfig or KUBECONFIG", "the kubeconfig cannot be read: %v", err)
+	o := cluster.Options{Kubeconfig: f.kubeconfig, Context: a.places.kubeContext, UserAgent: "bulkhead/" + version}
+	config, err := cluster.Config(o)
+	if err != nil || f.namespace != "" {
+		return config, f.namespace, err
 	}
-	config, err := loader.ClientConfig()
-	if err != nil {
-		return nil, "", usage("name one with --kubeconfig or KUBECONFIG", "the kubeconfig cannot be read: %v", err)
+	namespace, err := cluster.Namespace(o)
+	return config, namespace, err
+}
+
+// sayNamespace says which namespace is meant where none was named: that of the
+// kubeconfig, as with kubectl, is not what everybody has in mind.
+func (f *guardFlags) sayNamespace(a *app, namespace, finding string) {
+	whose := "the kubeconfig"
+	if finding != "" {
+		whose = "the finding"
 	}
-	config.UserAgent = "bulkhead/" + version
-	return config, namespace, nil
+	if f.namespace == "" && !f.all && namespace != "" {
+		a.tell("in namespace %s, that of %s; -n names another", printable(namespace, 63), whose)
+	}
 }
 
 // cleanView is what guard clean says in JSON. Its field names are a contract: add,
@@ -62,6 +66,7 @@ func (a *app) guardClean(ctx context.Context, f *guardCleanFlags) error {
 	if err != nil {
 		return a.guardEnd(ctx, err, "nothing was deleted")
 	}
+	f.sayNamespace(a, o.Namespace, f.finding)
 	cleaner, err := clean.New(o)
 	if err != nil {
 		return err

@@ -18,7 +18,7 @@ type guardQuotaFlags struct {
 func (a *app) guardQuotaCommand() *cobra.Command {
 	f := &guardQuotaFlags{}
 	cmd := &cobra.Command{
-		Use:   "quota --namespace NAMESPACE --kinds KIND,…|--finding ID|--remove [flags]",
+		Use:   "quota [-n NAMESPACE] --kinds KIND,…|--finding ID|--remove [flags]",
 		Short: "Stop a growth at the API itself, for a while",
 		Long: `Stop a growth at the API itself, for a while: a ResourceQuota named bulkhead-guard
 lets no more objects of these kinds be created in a namespace than are there now,
@@ -70,8 +70,6 @@ func (f *guardQuotaFlags) check(cmd *cobra.Command) error {
 	switch {
 	case f.format != "text" && f.format != "yaml" && f.format != "json":
 		return usage("text, yaml or json", "-o %q is not a format", f.format)
-	case f.namespace == "" && f.finding == "":
-		return usage("it stops whoever creates such objects there: write --namespace NAMESPACE", "--namespace is missing")
 	case f.wait && !f.yes:
 		return usage("without --yes nothing is written", "--wait goes with --yes")
 	case f.finding != "" && given("kinds"):

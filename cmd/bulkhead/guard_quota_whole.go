@@ -37,6 +37,7 @@ func (a *app) guardQuota(ctx context.Context, f *guardQuotaFlags) error {
 	if err != nil {
 		return a.guardEnd(ctx, err, "nothing was written")
 	}
+	f.sayNamespace(a, o.Namespace, f.finding)
 	if f.remove {
 		return a.removeQuota(ctx, o.Config, o.Namespace)
 	}

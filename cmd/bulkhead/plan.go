@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -71,7 +72,7 @@ What is null does not end, or is not known.`,
 	fl := cmd.Flags()
 	fl.Int64Var(&f.times, "times", 0, "invocations `N` (default: one; with --every or --rate without end)")
 	fl.StringVar(&f.every, "every", "", "`time` from one start to the next: 16s, 5m (default: all at once)")
-	fl.StringVar(&f.rate, "rate", "", "starts per time instead: `224/h`, 30/m")
+	fl.StringVar(&f.rate, "rate", "", "starts per time instead: `224/h`, 30/m; a bare number is per second")
 	fl.StringVar(&f.keep, "keep", "", "`time` after which who made it all removes it, as helm uninstall does: 7d (default: never)")
 	fl.StringVar(&f.lasts, "lasts", "0", "`time` that a script runs; what is kept after its end is kept so much longer")
 	fl.Int64Var(&f.nodes, "nodes", 0, "`N` nodes in the cluster, each of which holds some of it (with --live: as there are)")
@@ -93,6 +94,9 @@ func (a *app) plan(cmd *cobra.Command, f *planFlags, files []string) error {
 	schedule, err := f.schedule(cmd)
 	if err != nil {
 		return err
+	}
+	if f.rate != "" && !strings.Contains(f.rate, "/") { // as elsewhere, and here an hour is as likely
+		a.tell("--rate %s is read as %[1]s/s; per hour it is --rate %[1]s/h", f.rate)
 	}
 	against := footprint.Against{Nodes: f.nodes}
 	if against.Budgets, err = budgetsOf(f.budgetsFile, f.budgets); err != nil {

@@ -23,7 +23,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/yaml"
 
 	"connectrpc.com/connect"
@@ -97,18 +96,16 @@ func (a *app) classFrom(ctx context.Context, workload string, f *classFromFlags)
 	if kind, name, _ := strings.Cut(workload, "/"); kind == "" || name == "" {
 		return usage("for example deployment/web", "%q is not KIND/NAME", workload)
 	}
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = f.kubeconfig
-	overrides := &clientcmd.ConfigOverrides{}
-	overrides.Context.Namespace = f.namespace
-	cluster := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides)
-	namespace, _, err := cluster.Namespace()
+	o := cluster.Options{Kubeconfig: f.kubeconfig, UserAgent: "bulkhead/" + version}
+	config, err := cluster.Config(o)
 	if err != nil {
-		return usage("name one with --kubeconfig or KUBECONFIG", "the kubeconfig cannot be read: %v", err)
+		return err
 	}
-	config, err := cluster.ClientConfig()
-	if err != nil {
-		return usage("name one with --kubeconfig or KUBECONFIG", "the kubeconfig cannot be read: %v", err)
+	namespace := f.namespace
+	if namespace == "" {
+		if namespace, err = cluster.Namespace(o); err != nil {
+			return err
+		}
 	}
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {

@@ -117,7 +117,11 @@ func (rd *reader) end() error {
 		var err error
 		if values, err = yamlValues(text); err != nil {
 			line, what := yamlError(err)
-			return rd.badAt(rd.first+line, "it must be YAML or JSON, as kubectl apply takes it", "%s", what)
+			hint := "it must be YAML or JSON, as kubectl apply takes it"
+			if bytes.Contains(text, []byte("{{")) {
+				hint = render
+			}
+			return rd.badAt(rd.first+line, hint, "%s", what)
 		}
 	}
 	for _, value := range values {
@@ -130,6 +134,9 @@ func (rd *reader) end() error {
 	}
 	return nil
 }
+
+// render is what to do with the template of a chart.
+const render = "it looks like a template; render it first: helm template NAME CHART | bulkhead plan -"
 
 // jsonValues are the values of a text that is JSON, of which there may be several.
 func jsonValues(text []byte) (values []any, ok bool) {
@@ -205,6 +212,9 @@ func (rd *reader) object(o object, depth int) error {
 		return rd.bad("", "kind %s is not a name", bulkhead.Quote(kind))
 	case !versionName.MatchString(version):
 		return rd.bad("for example v1 or batch/v1", "apiVersion %s is not understood", bulkhead.Quote(version))
+	}
+	if meta, ok := o["metadata"].(map[string]any); ok && strings.Contains(object(meta).text("name"), "{{") {
+		return rd.bad(render, "the name %s is not rendered", bulkhead.Quote(object(meta).text("name")))
 	}
 	rd.found.Objects++
 	if err := rd.count(o, resourceOf(kind, version)); err != nil {

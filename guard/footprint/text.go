@@ -65,7 +65,10 @@ func (p *Plan) head() string {
 	case *p.Times > 1:
 		text += ", " + group(*p.Times) + " times"
 	}
-	if p.EverySeconds > 0 {
+	switch {
+	case p.EverySeconds > 0 && p.EverySeconds < 1:
+		text += fmt.Sprintf(", %s/s", trim(1/p.EverySeconds))
+	case p.EverySeconds > 0:
 		text += fmt.Sprintf(", one every %s (%s/h)", fraction(p.EverySeconds), trim(3600/p.EverySeconds))
 	}
 	if p.KeepSeconds == nil {
@@ -219,8 +222,9 @@ func (p *Plan) verdict(w io.Writer) {
 		fmt.Fprintln(w, "verdict: no budget is crossed")
 		return
 	}
-	const reasons = 3
-	for _, r := range p.Rows[:min(len(p.Crossed), reasons)] {
+	// The rows that cross one are at the front. Those that are not shown are of the default
+	// of each kind, whose source is said already, or of somebody's own.
+	for _, r := range p.Rows[:min(len(p.Crossed), shownRows)] {
 		tell(w, "budget", r.Budget.Name+" "+r.amount(int64(r.Budget.Limit))+": "+r.Budget.Source)
 	}
 	fmt.Fprintf(w, "verdict: %s crossed: %s %s\n", verb(len(p.Crossed)), first.Budget.Name, first.crossed())

@@ -80,8 +80,19 @@ func (o *Options) loader() clientcmd.ClientConfig {
 }
 
 func unreadable(err error) error {
+	const hint = "another file is named by --kubeconfig or KUBECONFIG"
+	if clientcmd.IsEmptyConfig(err) {
+		// kubectl passes over files that are not there, and asks localhost then.
+		files := clientcmd.NewDefaultClientConfigLoadingRules().GetLoadingPrecedence()
+		quoted := make([]string, len(files))
+		for i, file := range files {
+			quoted[i] = bulkhead.Quote(file)
+		}
+		return &bulkhead.Error{Code: bulkhead.CodeUsage, Hint: hint,
+			Message: "there is no kubeconfig, or it names no cluster: looked at " + strings.Join(quoted, ", ")}
+	}
 	return &bulkhead.Error{Code: bulkhead.CodeUsage, Message: fmt.Sprintf("the kubeconfig cannot be used: %v", err),
-		Hint: "`kubectl config get-contexts` lists its contexts; another file is named by --kubeconfig or KUBECONFIG"}
+		Hint: "`kubectl config get-contexts` lists its contexts; " + hint}
 }
 
 // Dial finds the server. It connects with the first call.
