@@ -113,11 +113,18 @@ state folder of its own, are told as one.
 
 --listen serves /metrics, with alert rules from bulkhead guard rules, and /healthz.
 As part of a server, bulkhead serve --guard, it also holds back the server's runs
-while something multiplies.`,
+while something multiplies.
+
+A webhook's URL that is a secret, as those of chats are, goes into a file that only you
+can read, and --webhook-file.
+
+Exit codes: 0 it was ended by a signal; 2 the command line, the kubeconfig or another
+guard of the state folder does not allow it; 125 it cannot go on.`,
 		Example: `  bulkhead guard
   bulkhead guard --kube-context prod --kinds -secrets --listen 127.0.0.1:9095
   bulkhead guard --metrics-only --budget networkpolicies=1000 -o json
-  bulkhead guard --events --webhook https://alerts.example.org/hook --webhook-token-file hook.token`,
+  bulkhead guard --events --webhook https://alerts.example.org/hook --webhook-token-file hook.token
+  bulkhead guard --webhook-file ~/.config/chat-hook.url`,
 		Args: unknownCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			every, err := f.check("")

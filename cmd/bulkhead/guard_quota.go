@@ -36,7 +36,10 @@ until then and removes it at once when it is interrupted.
 -o yaml is the quota, for kubectl apply. -o json is an object: namespace, until,
 headroom, kinds (kind, count, limit, makers {client, owner, lastHour, lastDay,
 newest, at}, refuses), others (name, kind, used, hard), replaces, lifts (kinds that
-the one that is there limits, and this one does not), notes, manifest, applied.`,
+the one that is there limits, and this one does not), notes, manifest, applied.
+
+Exit codes: 0 it was written, removed, or only shown; 2 it cannot be; 3 interrupted (with
+--wait the quota is removed then); 125 the API server does not answer.`,
 		Example: `  bulkhead guard quota -n mw-script --kinds jobs.batch,networkpolicies,configmaps
   bulkhead guard quota -n mw-script --kinds jobs.batch,networkpolicies --headroom 20 --for 2h --yes
   bulkhead guard quota -n mw-script --remove`,

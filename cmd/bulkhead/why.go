@@ -57,10 +57,12 @@ varies, which is written *: thousands of randomly named objects are one line.
 namespace, since, members, perHour, client, users, facts, reaches, keeps, advice,
 ended), kinds (kind, objects, bytes, exact, reason) and, with KIND, families.
 
-Exit codes: 0 it could be said, also that nothing grows; 125 it could not.`,
+Exit codes: 0 it could be said, that something grows as well as that nothing does; 2 the
+cluster has no such kind or namespace; 3 interrupted; 125 nobody could look.`,
 		Example: `  bulkhead why
   bulkhead why networkpolicies -n mw-script
   bulkhead why --now --kube-context prod
+  bulkhead why --all --server https://bulkhead.example.org:8443 --ca ca.crt --token-file token
   bulkhead why -o json | jq '.findings[] | {title, since, client, users}'`,
 		Args:              atMost("KIND"),
 		ValidArgsFunction: completeKinds,
@@ -204,6 +206,9 @@ func (a *app) whyFromServer(ctx context.Context, p place, f *whyFlags) (answer, 
 			Hint: "ask again in a minute; --now looks at the cluster of the kubeconfig"}
 	}
 	n.census, _, err = s.Census(ctx, f.namespace, 0)
+	if f.namespace == "" && bulkhead.CodeOf(err) == bulkhead.CodeDenied {
+		return n, nil // the findings of his own namespaces are for everybody; how much there is of all is not
+	}
 	return n, err
 }
 
