@@ -1,6 +1,7 @@
 package bulkhead
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -36,6 +37,9 @@ func (b *Brake) Check() error {
 	case !(b.Factor >= 0 && b.Factor < 1): // NaN, too
 		return usage("0.5 is half as many at once; a brake without a factor lets nothing start", "factor %v is not between 0 and 1", b.Factor)
 	}
+	if b.Scope.Kind == ScopeFinding {
+		return b.checkExemption()
+	}
 	switch d := b.Expires.Sub(b.Since); {
 	case b.Expires.IsZero():
 	case d <= 0:
@@ -51,7 +55,7 @@ func (s Scope) Check() error {
 	bad := func(hint, format string, args ...any) error {
 		return &Error{Code: CodeUsage, Message: fmt.Sprintf(format, args...), Hint: hint}
 	}
-	known := []ScopeKind{ScopeAll, ScopeNamespace, ScopeClass, ScopePool, ScopeRun}
+	known := []ScopeKind{ScopeAll, ScopeNamespace, ScopeClass, ScopePool, ScopeRun, ScopeFinding}
 	switch {
 	case !slices.Contains(known, s.Kind):
 		return bad("one of namespace, class, pool and run, or none for everything", "%s is not a kind of scope", Quote(string(s.Kind)))
@@ -69,6 +73,8 @@ func (s Scope) Check() error {
 		return bad("NAME, or NAME:KEY for one key of it", "%s is not the name of a pool", Quote(s.Name))
 	case s.Kind == ScopeNamespace && strings.Contains(s.Name, "/"):
 		return bad("", "%s is not the name of a namespace", Quote(s.Name))
+	case s.Kind == ScopeFinding && strings.Count(s.Name, "/") > 1:
+		return bad("bulkhead brake ls shows those that hold something", "%s is not the id of a finding", Quote(s.Name))
 	case s.Kind == ScopeRun && !isRunID(s.Name):
 		return bad("bulkhead ls shows the runs and their numbers", "%s is not the number of a run", Quote(s.Name))
 	}
@@ -112,6 +118,9 @@ func (s Scope) Covers(id RunID, spec *Spec) bool {
 // Verdict is what a brake says, with who says so and until when: for whom it holds
 // back that is the reason.
 func (b *Brake) Verdict() Verdict {
+	if _, exempt := b.Exempts(); exempt {
+		return Verdict{Since: b.Since}
+	}
 	v := Verdict{Level: Stop, Since: b.Since, Lifts: fmt.Sprintf("bulkhead brake off %d", b.ID)}
 	if b.Factor > 0 {
 		v.Level, v.Factor = Slow, b.Factor
@@ -123,6 +132,7 @@ func (b *Brake) Verdict() Verdict {
 	until := ""
 	if !b.Expires.IsZero() {
 		until = " until " + b.Until()
+		v.Past = fmt.Sprintf("brake %d%s by %s: %s", b.ID, on, b.Owner, b.Reason)
 	}
 	v.Reason = fmt.Sprintf("brake %d%s by %s%s: %s", b.ID, on, b.Owner, until, b.Reason)
 	return v
@@ -175,17 +185,25 @@ func Strongest(rulings []Ruling) (v Verdict, from string) {
 	}
 	slices.SortStableFunc(same, func(a, b Ruling) int { return a.Verdict.Since.Compare(b.Verdict.Since) })
 	v.Since, v.Lifts = same[0].Verdict.Since, same[0].Verdict.Lifts
-	var reasons []string
-	for _, r := range same {
-		if !slices.Contains(reasons, r.Verdict.Reason) {
-			reasons = append(reasons, r.Verdict.Reason)
-		}
-	}
-	v.Reason = strings.Join(reasons[:min(len(reasons), joinedReasons)], "; ")
-	if more := len(reasons) - joinedReasons; more > 0 {
-		v.Reason += fmt.Sprintf("; and %d more", more)
+	v.Reason = joined(same, func(v Verdict) string { return v.Reason })
+	if v.Past = joined(same, func(v Verdict) string { return cmp.Or(v.Past, v.Reason) }); v.Past == v.Reason {
+		v.Past = ""
 	}
 	return v, same[0].From
+}
+
+func joined(rulings []Ruling, text func(Verdict) string) string {
+	var reasons []string
+	for _, r := range rulings {
+		if reason := text(r.Verdict); !slices.Contains(reasons, reason) {
+			reasons = append(reasons, reason)
+		}
+	}
+	all := strings.Join(reasons[:min(len(reasons), joinedReasons)], "; ")
+	if more := len(reasons) - joinedReasons; more > 0 {
+		all += fmt.Sprintf("; and %d more", more)
+	}
+	return all
 }
 
 // Slowed is what is left of a limit, at least 1. A factor that is none leaves that.
@@ -209,11 +227,18 @@ type BrakeStatus struct {
 // StatusOfBrake counts what waits among runs.
 func StatusOfBrake(b Brake, runs []*Run) BrakeStatus {
 	st := BrakeStatus{Brake: b}
-	for _, r := range runs {
-		if r.State == RunRunning && r.Ending == 0 && r.Counts.Queued > 0 && b.Scope.Covers(r.ID, &r.Spec) {
-			st.Runs++
-			st.Items += r.Counts.Queued
+	st.Runs, st.Items = waiting(runs, b.Scope)
+	return st
+}
+
+// waiting counts what waits in any of some scopes.
+func waiting(all []*Run, in ...Scope) (runs int, items int64) {
+	for _, r := range all {
+		covered := func(s Scope) bool { return s.Covers(r.ID, &r.Spec) }
+		if r.State == RunRunning && r.Ending == 0 && r.Counts.Queued > 0 && slices.ContainsFunc(in, covered) {
+			runs++
+			items += r.Counts.Queued
 		}
 	}
-	return st
+	return runs, items
 }

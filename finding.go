@@ -14,6 +14,9 @@ type Finding struct {
 	Title     string    `json:"title"` // one line
 	Namespace string    `json:"namespace,omitempty"`
 	Since     time.Time `json:"since"` // when the growth began
+	// Class is the class of that namespace whose scripts make them, as nearly all of the
+	// objects say themselves; "": they do not.
+	Class string `json:"class,omitempty"`
 	// Members are the families that grow in step, the one that hurts first at the
 	// front. Ratio is how many of each come with one step of the growth (1 Job : 1
 	// NetworkPolicy : 7 ConfigMaps).
@@ -32,6 +35,8 @@ type Finding struct {
 	Advice []Advice `json:"advice,omitempty"`
 	// Ended is when the growth had stopped; zero: it goes on.
 	Ended time.Time `json:"ended,omitzero"`
+	// Exempt is who lets runs go on in spite of it; nil: nobody does.
+	Exempt *Exemption `json:"exempt,omitempty"`
 }
 
 // About reports whether objects of a kind are among those that grow.

@@ -14,6 +14,9 @@ type Verdict struct {
 	Since  time.Time
 	// Lifts says what ends it, in one line: "when the finding has ended", "bulkhead brake off 3".
 	Lifts string
+	// Past is the reason as it is told when the verdict is over, without its end and
+	// without figures; "": as Reason.
+	Past string
 }
 
 // Level is how far a verdict goes.
@@ -45,6 +48,9 @@ const (
 	ScopeClass     ScopeKind = "class"
 	ScopePool      ScopeKind = "pool"
 	ScopeRun       ScopeKind = "run"
+	// ScopeFinding is no scope of runs: it names a finding of the guard, as ID or
+	// NAMESPACE/ID, of which a brake lets go, see Brake.Exempts.
+	ScopeFinding ScopeKind = "finding"
 )
 
 func (s Scope) String() string {
@@ -53,6 +59,11 @@ func (s Scope) String() string {
 	}
 	return string(s.Kind) + " " + s.Name
 }
+
+// ClassKey is the annotation or label by which an object of a cluster says of which class
+// the script is that made it: NAME, or NAMESPACE/NAME in an annotation. Labels that choose
+// worker pods have it, too.
+const ClassKey = "bulkhead.dev/class"
 
 // NamespaceOf is the namespace of a class; "" if its name has none.
 func NamespaceOf(class string) string {
@@ -70,6 +81,8 @@ type Ruling struct {
 	Verdict Verdict `json:"verdict"`
 	// From names who gives it, for people and metrics: "brake", "guard".
 	From string `json:"from"`
+	// Finding is the id of the finding that it follows from; "": of none.
+	Finding string `json:"finding,omitempty"`
 }
 
 // Brake is a verdict that a person gave.

@@ -231,12 +231,12 @@ func (t *attempt) job() (job Job, done func(), err error) {
 	for _, arg := range l.GetCommand() {
 		job.Args = append(job.Args, string(arg))
 	}
-	set := make([]string, 0, len(l.GetEnv())+4)
+	set := make([]string, 0, len(l.GetEnv())+5)
 	for _, v := range l.GetEnv() {
 		set = append(set, string(v))
 	}
 	set = append(set, fmt.Sprintf("BULKHEAD_RUN=%d", l.GetRun()), fmt.Sprintf("BULKHEAD_ITEM=%d", l.GetItem()),
-		fmt.Sprintf("BULKHEAD_ATTEMPT=%d", l.GetAttempt()))
+		fmt.Sprintf("BULKHEAD_ATTEMPT=%d", l.GetAttempt()), "BULKHEAD_CLASS="+t.agent.opts.Agent.Class)
 	done = func() {}
 	if len(l.GetFiles()) > 0 || l.GetStdinFile() != "" {
 		placed, err := t.agent.files.place(t)

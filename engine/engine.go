@@ -91,8 +91,9 @@ type Options struct {
 	// and of one that is over. One that goes on because items are retried starts again.
 	Began func(r *bulkhead.Run, again bool)
 	Over  func(*bulkhead.Run)
-	// Rulings are verdicts beside the brakes in the store, at most MaxRulings. It is
-	// asked before every decision: it must be quick, and must not call the engine.
+	// Rulings are verdicts beside the brakes in the store, at most MaxRulings; those of
+	// findings that a brake exempts are not obeyed. It is asked before every decision: it
+	// must be quick, and must not call the engine.
 	Rulings func() []bulkhead.Ruling
 	// Ramp is in what time the number of starts at once doubles after a verdict was
 	// lifted; default 10 s.

@@ -20,7 +20,7 @@ const firstShare = 0.1
 // ramp is how a scope comes back after its verdict was lifted.
 type ramp struct {
 	scope bulkhead.Scope
-	after string // the reason of the verdict
+	after string // the reason of the verdict, as one that is over
 	since time.Time
 	share float64 // of what the scope could have at once, with which it begins
 	first int     // that many; 0: not counted yet

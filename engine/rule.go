@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -16,8 +17,8 @@ import (
 // about a run is found once, and again only when the rulings have changed; a decision
 // then looks at one verdict for each run, however many rulings there are.
 
-// MaxRulings is how many rulings are heeded beside the brakes.
-const MaxRulings = 64
+// MaxRulings is how many rulings are heeded beside the brakes, the first ones.
+const MaxRulings = 256
 
 // rules are the rulings in force and what follows from them.
 type rules struct {
@@ -69,7 +70,7 @@ func (e *Engine) readBrakes(ctx context.Context) error {
 	return nil
 }
 
-// Brakes are those in force.
+// Brakes are those in force, exemptions among them.
 func (e *Engine) Brakes() []bulkhead.Brake {
 	now := e.opts.Now()
 	e.mu.Lock()
@@ -83,19 +84,31 @@ func (e *Engine) Brakes() []bulkhead.Brake {
 	return out
 }
 
-// given are the rulings that there are now.
+// given are the rulings to obey now: brakes, and what others say but for findings that
+// are exempt.
 func (e *Engine) given() (out []bulkhead.Ruling) {
 	now := e.opts.Now()
+	var exempt []string
 	for _, b := range e.rules.brakes { // which only the loop changes
-		if !b.over(now) {
+		finding, exempts := b.Exempts()
+		switch {
+		case b.over(now):
+		case exempts:
+			exempt = append(exempt, finding)
+		default:
 			out = append(out, b.ruling)
 		}
 	}
 	if e.opts.Rulings == nil {
 		return out
 	}
-	more := e.opts.Rulings()
-	return append(out, more[:min(len(more), MaxRulings)]...)
+	most := len(out) + MaxRulings
+	for _, r := range e.opts.Rulings() {
+		if len(out) < most && (r.Finding == "" || !slices.Contains(exempt, r.Finding)) {
+			out = append(out, r)
+		}
+	}
+	return out
 }
 
 // set heeds the rulings that there are now.
@@ -147,7 +160,7 @@ func (r *rules) change(before map[bulkhead.Scope][]bulkhead.Ruling, now time.Tim
 		}
 		old, _ := bulkhead.Strongest(before[scope])
 		is, _ := bulkhead.Strongest(r.byScope[scope])
-		r.turn(&ramp{scope: scope, after: old.Reason, since: now, share: leaves(old)}, leaves(is))
+		r.turn(&ramp{scope: scope, after: cmp.Or(old.Past, old.Reason), since: now, share: leaves(old)}, leaves(is))
 	}
 	r.ramps = slices.DeleteFunc(r.ramps, func(p *ramp) bool {
 		v, _ := bulkhead.Strongest(r.byScope[p.scope])

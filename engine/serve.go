@@ -58,6 +58,15 @@ func (e *Engine) Look(ctx context.Context) error {
 	return e.do(ctx, func() error { return e.lookForRequests(loop, true) })
 }
 
+// Obey looks at the brakes, and returns when it was decided by them: what is shown then
+// of a run that they held is why it waits now.
+func (e *Engine) Obey(ctx context.Context) error {
+	if err := e.Look(ctx); err != nil {
+		return err
+	}
+	return e.do(ctx, func() error { return nil }) // after the decision that follows a look
+}
+
 // asked returns the runs of which something is asked, oldest first. It takes up
 // those that the engine does not have, because they are finished or because another
 // process had them. A server has many runs that wait: it does not look at each.

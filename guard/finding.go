@@ -47,6 +47,7 @@ func (a *analysis) finding(group []*growth) (bulkhead.Finding, bool) {
 	f.ID = identity(group)
 	f.Title = title(f)
 	f.Client, f.Users, f.Facts = a.makers(group)
+	f.Class = a.class(group, f.Namespace)
 	f.Keeps = keeps(kinds)
 	f.Advice = advice(f)
 	return f, true
@@ -231,15 +232,7 @@ func (a *analysis) makers(group []*growth) (client string, users []string, facts
 		if !slices.ContainsFunc(group, func(o *growth) bool { return owns(&o.Key, &g.Key) }) {
 			clients[g.Manager] += g.gain
 		}
-		before := map[[2]string]int64{}
-		for _, f := range a.Facts[g.Key] {
-			before[[2]string{f.Key, f.Value}] = f.Objects
-		}
-		added := min(int64(g.gain), g.tally.Objects-before[[2]string{countKey}])
-		if added < least { // since a restart, say: so few say nothing
-			added = int64(g.gain)
-			clear(before)
-		}
+		added, before := a.added(g)
 		for _, f := range g.tally.Facts {
 			// A value of a few of them says nothing of the rest: names of releases.
 			if n := f.Objects - before[[2]string{f.Key, f.Value}]; n > 0 && 5*n >= added && f.Value != "" {
@@ -266,6 +259,21 @@ func (a *analysis) makers(group []*growth) (client string, users []string, facts
 		}
 	}
 	return clean(client), users, facts
+}
+
+// added is how many objects of a growth have come since its facts were kept, and how
+// many had each value then, by key and value.
+func (a *analysis) added(g *growth) (n int64, before map[[2]string]int64) {
+	before = map[[2]string]int64{}
+	for _, f := range a.Facts[g.Key] {
+		before[[2]string{f.Key, f.Value}] = f.Objects
+	}
+	n = min(int64(g.gain), g.tally.Objects-before[[2]string{countKey}])
+	if n < least { // since a restart, say: so few say nothing
+		n = int64(g.gain)
+		clear(before)
+	}
+	return n, before
 }
 
 // countKey is the key of a fact that says how many objects a family had when its facts

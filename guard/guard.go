@@ -53,7 +53,10 @@ type Options struct {
 	// TTL says after what time the cluster removes a Job, the example of a family; 0: it
 	// does not. Default: nobody knows, and what somebody removes is known when he does.
 	TTL func(ctx context.Context, key bulkhead.Key, example string) (time.Duration, error)
-	Now func() time.Time // default time.Now
+	// Class says whether there is a class of this name, NAMESPACE/NAME: a finding whose
+	// objects are of one concerns that only. It must be quick. Default: there are none.
+	Class func(name string) bool
+	Now   func() time.Time // default time.Now
 }
 
 // Guard looks at a cluster. Step is called by one goroutine, the rest by any.
@@ -76,7 +79,7 @@ type Guard struct {
 	mu       sync.Mutex
 	findings []bulkhead.Finding
 	rulings  []bulkhead.Ruling
-	held     map[bulkhead.Scope]holding
+	held     map[ruled]holding
 	trouble  string
 }
 
@@ -85,7 +88,7 @@ func New(o Options) *Guard {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Guard{opts: o, seen: map[string]*sighting{}, held: map[bulkhead.Scope]holding{}}
+	return &Guard{opts: o, seen: map[string]*sighting{}, held: map[ruled]holding{}}
 }
 
 // Step is one look: what is counted is remembered, kept and judged. It is to be called

@@ -225,14 +225,14 @@ func TestRulingsFollowFindings(t *testing.T) {
 			}
 			got := rulings[0]
 			v := &got.Verdict
-			if got.From != "guard" || v.Reason == "" || v.Lifts == "" || v.Since.IsZero() || strings.Contains(v.Reason, "\n") {
+			if got.From != "guard" || got.Finding != o.guard.Findings()[0].ID || v.Reason == "" || v.Lifts == "" || v.Since.IsZero() || strings.Contains(v.Reason, "\n") {
 				t.Errorf("%+v", got)
 			}
 			// Owners of runs in all namespaces read what is about all of them.
-			if names := strings.Contains(v.Reason, "mw-script"); names != (got.Scope.Name == "mw-script") || !strings.Contains(v.Reason, "networkpolicies reached in ") {
+			if names := strings.Contains(v.Reason, "mw-script"); names != (got.Scope.Name == "mw-script") || !strings.Contains(v.Reason, "networkpolicies reached about ") {
 				t.Errorf("%s is told %q", got.Scope, v.Reason)
 			}
-			got.From, v.Reason, v.Lifts, v.Since = "", "", "", time.Time{}
+			got.From, got.Finding, v.Reason, v.Past, v.Lifts, v.Since = "", "", "", "", "", time.Time{}
 			if diff := cmp.Diff(c.want, got); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}

@@ -74,6 +74,9 @@ func (p *page) write(f *bulkhead.Finding, now time.Time) {
 	p.line("names", "%s", names(members))
 	p.line("made by", "%s", madeBy(f))
 	p.line("kept", "%s", f.Keeps)
+	if f.Exempt != nil {
+		p.line("runs", "%s", f.Exempt)
+	}
 	if len(f.Reaches) == 0 {
 		p.line("reaches", "no budget in 30 days")
 	}

@@ -22,7 +22,7 @@ import (
 
 // Labels and annotations of what is made for a class.
 const (
-	labelClass      = "bulkhead.dev/class"
+	labelClass      = bulkhead.ClassKey
 	labelShape      = "bulkhead.dev/shape" // key of the shape, or baseShape
 	labelManaged    = "app.kubernetes.io/managed-by"
 	annotationShape = "bulkhead.dev/shape"    // the shape itself, JSON

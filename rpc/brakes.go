@@ -12,10 +12,11 @@ import (
 
 // Brakes keeps the brakes of a server.
 type Brakes interface {
-	// Brakes are those in force, oldest first.
-	Brakes() []bulkhead.BrakeStatus
+	// Brakes are those in force, with exemptions and what the guard says.
+	Brakes() bulkhead.Brakes
 	// SetBrake returns once the brake is durable and nothing of its scope is leased any
-	// more. It says whether it has changed one that there was.
+	// more; an exemption, once what it exempts is not obeyed. It says whether it has
+	// changed one that there was.
 	SetBrake(ctx context.Context, b bulkhead.Brake) (st bulkhead.BrakeStatus, changed bool, err error)
 	// LiftBrake ends a brake, and returns it as it was.
 	LiftBrake(ctx context.Context, id int64, by string) (bulkhead.BrakeStatus, error)
@@ -24,16 +25,27 @@ type Brakes interface {
 // ListBrakes implements BrakeServiceHandler.
 func (s *Server) ListBrakes(ctx context.Context, _ *bulkheadv1.ListBrakesRequest) (*bulkheadv1.ListBrakesResponse, error) {
 	res := &bulkheadv1.ListBrakesResponse{}
-	for _, b := range s.opts.Brakes.Brakes() {
-		err := s.mayBrake(ctx, VerbList, b.Scope)
-		if err != nil && bulkhead.CodeOf(err) != bulkhead.CodeDenied {
-			return nil, err
+	all := s.opts.Brakes.Brakes()
+	shown := map[bulkhead.Scope]bool{}
+	see := func(scope bulkhead.Scope) (show bool, err error) {
+		show, known := shown[scope]
+		if !known {
+			show, err = allowed(s.mayBrake(ctx, VerbList, scope))
+			shown[scope] = show
 		}
-		if err == nil {
-			res.Brakes = append(res.Brakes, BrakeMessage(b))
-		}
+		return show, err
 	}
-	if len(res.Brakes) == 0 {
+	var err error
+	if res.Brakes, err = seen(all.Brakes, see, func(b bulkhead.BrakeStatus) bulkhead.Scope { return b.Scope }, BrakeMessage); err != nil {
+		return nil, err
+	}
+	if res.Exemptions, err = seen(all.Exemptions, see, func(b bulkhead.BrakeStatus) bulkhead.Scope { return b.Scope }, BrakeMessage); err != nil {
+		return nil, err
+	}
+	if res.Rulings, err = seen(all.Rulings, see, func(r bulkhead.RulingStatus) bulkhead.Scope { return r.Scope }, RulingMessage); err != nil {
+		return nil, err
+	}
+	if len(res.Brakes)+len(res.Exemptions)+len(res.Rulings) == 0 {
 		// Nothing to see, and nobody to be shown it, are told apart by those who may see
 		// the brakes of some class.
 		if err := s.mayBrake(ctx, VerbList, bulkhead.Scope{}); err != nil && s.someMayBrake(ctx) != nil {
@@ -41,6 +53,20 @@ func (s *Server) ListBrakes(ctx context.Context, _ *bulkheadv1.ListBrakesRequest
 		}
 	}
 	return res, nil
+}
+
+// seen are the messages of what is in scopes that the caller sees.
+func seen[T, M any](all []T, see func(bulkhead.Scope) (bool, error), scope func(T) bulkhead.Scope, message func(T) M) (out []M, err error) {
+	for _, one := range all {
+		show, err := see(scope(one))
+		if err != nil {
+			return nil, err
+		}
+		if show {
+			out = append(out, message(one))
+		}
+	}
+	return out, nil
 }
 
 // someMayBrake is the refusal of a caller who may see the brakes of no class at all.
@@ -74,10 +100,7 @@ func (s *Server) SetBrake(ctx context.Context, req *bulkheadv1.SetBrakeRequest) 
 	if err := b.Check(); err != nil {
 		return nil, err
 	}
-	if err := s.mayBrake(ctx, VerbCreate, scope); err != nil {
-		return nil, err
-	}
-	if err := s.checkScope(ctx, scope); err != nil {
+	if b.Scope, err = s.maySet(ctx, scope); err != nil {
 		return nil, err
 	}
 	// It is set also when the caller has gone: he cannot know.
@@ -88,9 +111,22 @@ func (s *Server) SetBrake(ctx context.Context, req *bulkheadv1.SetBrakeRequest) 
 	return &bulkheadv1.SetBrakeResponse{Brake: BrakeMessage(st), Changed: changed}, nil
 }
 
+// maySet is the error for a caller who may not put a brake on a scope, or when there is
+// nothing of it. It returns the scope with its whole name.
+func (s *Server) maySet(ctx context.Context, scope bulkhead.Scope) (bulkhead.Scope, error) {
+	if scope.Kind == bulkhead.ScopeFinding {
+		return s.exempted(ctx, scope)
+	}
+	if err := s.mayBrake(ctx, VerbCreate, scope); err != nil {
+		return scope, err
+	}
+	return scope, s.checkScope(ctx, scope)
+}
+
 // LiftBrake implements BrakeServiceHandler.
 func (s *Server) LiftBrake(ctx context.Context, req *bulkheadv1.LiftBrakeRequest) (*bulkheadv1.LiftBrakeResponse, error) {
-	all := s.opts.Brakes.Brakes()
+	now := s.opts.Brakes.Brakes()
+	all := slices.Concat(now.Brakes, now.Exemptions)
 	at := slices.IndexFunc(all, func(b bulkhead.BrakeStatus) bool { return b.ID == req.GetBrake() })
 	if at < 0 {
 		if err := s.mayBrake(ctx, VerbList, bulkhead.Scope{}); err != nil && s.someMayBrake(ctx) != nil {
@@ -126,7 +162,7 @@ func (s *Server) mayBrake(ctx context.Context, verb Verb, scope bulkhead.Scope) 
 	switch scope.Kind {
 	case bulkhead.ScopeNamespace:
 		namespace = scope.Name
-	case bulkhead.ScopeClass:
+	case bulkhead.ScopeClass, bulkhead.ScopeFinding:
 		namespace = bulkhead.NamespaceOf(scope.Name)
 	case bulkhead.ScopeRun:
 		r, err := s.runOf(ctx, scope)

@@ -16,21 +16,24 @@ import (
 )
 
 // brakesOf is the brakes as the server needs them.
-type brakesOf struct{ site *site }
-
-func (b brakesOf) Brakes() (out []bulkhead.BrakeStatus) {
-	for _, one := range b.site.engine.Brakes() {
-		out = append(out, b.status(one))
-	}
-	return out
+type brakesOf struct {
+	site    *site
+	rulings []bulkhead.Ruling // of the guard
 }
 
-func (b brakesOf) status(one bulkhead.Brake) bulkhead.BrakeStatus {
+func (b brakesOf) Brakes() bulkhead.Brakes { return b.statuses(b.site.engine.Brakes()...) }
+
+func (b brakesOf) statuses(all ...bulkhead.Brake) bulkhead.Brakes {
 	var runs []*bulkhead.Run
 	for _, st := range b.site.engine.Status(0).Runs {
 		runs = append(runs, &st.Run)
 	}
-	return bulkhead.StatusOfBrake(one, runs)
+	return bulkhead.StatusOfBrakes(all, b.rulings, runs)
+}
+
+func (b brakesOf) status(one bulkhead.Brake) bulkhead.BrakeStatus {
+	st := b.statuses(one)
+	return append(st.Brakes, st.Exemptions...)[0]
 }
 
 func (b brakesOf) SetBrake(ctx context.Context, want bulkhead.Brake) (bulkhead.BrakeStatus, bool, error) {
@@ -86,14 +89,14 @@ func TestABrakeHoldsAndIsListedAndLifted(t *testing.T) {
 		t.Fatalf("%t, %v %s", changed, err, diff)
 	}
 	all, err := client.Brakes(t.Context())
-	if diff := cmp.Diff([]bulkhead.BrakeStatus{want}, all, noTimes); diff != "" || err != nil {
+	if diff := cmp.Diff([]bulkhead.BrakeStatus{want}, all.Brakes, noTimes); diff != "" || err != nil {
 		t.Errorf("%v %s", err, diff)
 	}
 	st, err = client.LiftBrake(t.Context(), 1)
 	if diff := cmp.Diff(want, st, noTimes); diff != "" || err != nil {
 		t.Errorf("%v %s", err, diff)
 	}
-	if all, err := client.Brakes(t.Context()); len(all) != 0 || err != nil {
+	if all, err := client.Brakes(t.Context()); len(all.Brakes) != 0 || err != nil {
 		t.Errorf("%+v, %v", all, err)
 	}
 	_, err = client.LiftBrake(t.Context(), 1)
@@ -140,7 +143,7 @@ func TestABrakeThatMakesNoSenseIsRefused(t *testing.T) {
 	if code, got := s.post("BrakeService/SetBrake", userToken, `{"reason": "by mistake"}`); code != 400 {
 		t.Errorf("a brake on nothing: %d %v", code, got)
 	}
-	if all, err := client.Brakes(t.Context()); len(all) != 0 || err != nil {
+	if all, err := client.Brakes(t.Context()); len(all.Brakes) != 0 || err != nil {
 		t.Errorf("%+v, %v", all, err)
 	}
 }
@@ -174,7 +177,7 @@ func TestWhoMayDoWhatWithBrakes(t *testing.T) {
 		return func(ctx context.Context, c *rpc.Client) error {
 			all, err := c.Brakes(ctx)
 			var got []int64
-			for _, b := range all {
+			for _, b := range all.Brakes {
 				got = append(got, b.ID)
 			}
 			if diff := cmp.Diff(want, got); err == nil && diff != "" {

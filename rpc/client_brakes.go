@@ -10,20 +10,28 @@ import (
 	bulkheadv1 "bulkhead.dev/bulkhead/rpc/bulkhead/v1"
 )
 
-// Brakes are those in force that the caller may see, oldest first.
-func (c *Client) Brakes(ctx context.Context) (out []bulkhead.BrakeStatus, err error) {
+// Brakes are those in force that the caller may see, with exemptions and what the guard
+// says.
+func (c *Client) Brakes(ctx context.Context) (out bulkhead.Brakes, err error) {
 	err = c.call(ctx, func(ctx context.Context) error {
 		res, err := c.brakes.ListBrakes(ctx, &bulkheadv1.ListBrakesRequest{})
 		if err != nil {
 			return err
 		}
-		out, err = eachOf(res.GetBrakes(), BrakeOf)
+		if out.Brakes, err = eachOf(res.GetBrakes(), BrakeOf); err != nil {
+			return err
+		}
+		if out.Exemptions, err = eachOf(res.GetExemptions(), BrakeOf); err != nil {
+			return err
+		}
+		out.Rulings, err = eachOf(res.GetRulings(), RulingOf)
 		return err
 	})
 	return out, err
 }
 
-// SetBrake puts a brake on a scope, for so long; 0: until it is lifted. The owner and
+// SetBrake puts a brake on a scope, for so long; 0: until it is lifted. One on a finding
+// is an exemption. The owner and
 // when it begins are for the server to say. Changed: there was one of ours.
 func (c *Client) SetBrake(ctx context.Context, b bulkhead.Brake, long time.Duration) (st bulkhead.BrakeStatus, changed bool, err error) {
 	tries := 0

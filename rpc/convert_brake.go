@@ -11,6 +11,7 @@ var scopeKinds = map[bulkheadv1.ScopeKind]bulkhead.ScopeKind{
 	bulkheadv1.ScopeKind_SCOPE_KIND_CLASS:     bulkhead.ScopeClass,
 	bulkheadv1.ScopeKind_SCOPE_KIND_POOL:      bulkhead.ScopePool,
 	bulkheadv1.ScopeKind_SCOPE_KIND_RUN:       bulkhead.ScopeRun,
+	bulkheadv1.ScopeKind_SCOPE_KIND_FINDING:   bulkhead.ScopeFinding,
 }
 
 // ScopeMessage makes a message of a scope.
@@ -51,4 +52,24 @@ func BrakeOf(m *bulkheadv1.Brake) (bulkhead.BrakeStatus, error) {
 	}
 	return bulkhead.BrakeStatus{Brake: bulkhead.Brake{ID: m.GetId(), Scope: scope, Reason: m.GetReason(), Factor: m.GetFactor(),
 		Owner: m.GetOwner(), Since: timeOf(m.GetSince()), Expires: timeOf(m.GetExpires())}, Runs: int(m.GetRuns()), Items: m.GetItems()}, nil
+}
+
+// RulingMessage makes a message of a ruling of the guard. Its texts come from a cluster.
+func RulingMessage(r bulkhead.RulingStatus) *bulkheadv1.Ruling {
+	return &bulkheadv1.Ruling{Finding: text(r.Finding), Scope: ScopeMessage(r.Scope), Reason: text(r.Verdict.Reason), Factor: r.Verdict.Factor,
+		Since: timeMessage(r.Verdict.Since), Lifts: text(r.Verdict.Lifts), Runs: int32Of(r.Runs), Items: r.Items}
+}
+
+// RulingOf is the inverse of RulingMessage.
+func RulingOf(m *bulkheadv1.Ruling) (bulkhead.RulingStatus, error) {
+	scope, err := ScopeOf(m.GetScope())
+	if err != nil {
+		return bulkhead.RulingStatus{}, err
+	}
+	v := bulkhead.Verdict{Level: bulkhead.Stop, Reason: m.GetReason(), Factor: m.GetFactor(), Since: timeOf(m.GetSince()), Lifts: m.GetLifts()}
+	if v.Factor > 0 {
+		v.Level = bulkhead.Slow
+	}
+	return bulkhead.RulingStatus{Ruling: bulkhead.Ruling{Scope: scope, Verdict: v, From: bulkhead.FromGuard, Finding: m.GetFinding()},
+		Runs: int(m.GetRuns()), Items: m.GetItems()}, nil
 }

@@ -10,7 +10,10 @@ func FindingMessage(f *bulkhead.Finding) *bulkheadv1.Finding {
 	m := &bulkheadv1.Finding{
 		Id: text(f.ID), Severity: text(string(f.Severity)), Title: text(f.Title), Namespace: text(f.Namespace), Since: timeMessage(f.Since),
 		PerHour: f.PerHour, Client: text(f.Client), Users: each(f.Users, text), Facts: each(f.Facts, factMessage), Keeps: text(f.Keeps),
-		Ended: timeMessage(f.Ended),
+		Ended: timeMessage(f.Ended), Class: text(f.Class),
+	}
+	if e := f.Exempt; e != nil {
+		m.Exempt = &bulkheadv1.Exemption{Owner: text(e.Owner), Reason: text(e.Reason), Since: timeMessage(e.Since), Until: timeMessage(e.Until)}
 	}
 	for i := range f.Members {
 		b := &f.Members[i]
@@ -35,7 +38,10 @@ func FindingOf(m *bulkheadv1.Finding) bulkhead.Finding {
 	f := bulkhead.Finding{
 		ID: m.GetId(), Severity: bulkhead.Severity(m.GetSeverity()), Title: m.GetTitle(), Namespace: m.GetNamespace(), Since: timeOf(m.GetSince()),
 		PerHour: m.GetPerHour(), Client: m.GetClient(), Users: m.GetUsers(), Facts: each(m.GetFacts(), factOf), Keeps: m.GetKeeps(),
-		Ended: timeOf(m.GetEnded()),
+		Ended: timeOf(m.GetEnded()), Class: m.GetClass(),
+	}
+	if e := m.GetExempt(); e != nil {
+		f.Exempt = &bulkhead.Exemption{Owner: e.GetOwner(), Reason: e.GetReason(), Since: timeOf(e.GetSince()), Until: timeOf(e.GetUntil())}
 	}
 	for _, b := range m.GetMembers() {
 		f.Members = append(f.Members, bulkhead.Member{Key: familyKeyOf(b.GetKey()), Objects: b.GetObjects(), Rules: b.GetRules(),

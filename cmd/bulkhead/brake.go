@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,9 +15,11 @@ import (
 
 // braker is where brakes are kept: what is said there holds when it returns.
 type braker interface {
-	// listBrakes are those in force, oldest first.
-	listBrakes(ctx context.Context) ([]bulkhead.BrakeStatus, error)
+	// listBrakes are those in force, oldest first, with exemptions, and what the guard
+	// says if there is one.
+	listBrakes(ctx context.Context) (bulkhead.Brakes, error)
 	// setBrake says whether it has changed a brake that there was. Long 0: until it is lifted.
+	// One on a finding, of which the id is enough, is an exemption.
 	setBrake(ctx context.Context, b bulkhead.Brake, long time.Duration) (st bulkhead.BrakeStatus, changed bool, err error)
 	liftBrake(ctx context.Context, id int64) (bulkhead.BrakeStatus, error)
 }
@@ -39,10 +39,15 @@ twice as much.
 
 A brake survives a restart and a loss of power. It is on a server, or without one
 on the state folder: then all runs of that folder obey it, whichever process runs
-them. A server's brakes need no cluster to answer.`,
+them. A server's brakes need no cluster to answer.
+
+What the guard of a server holds back because of a finding is listed, too. If the
+growth is meant, bulkhead brake off FINDING lets runs go on in spite of it for a
+time.`,
 		Example: `  bulkhead brake on --class web --reason 'calico-node is out of memory, T1234' --for 2h
   bulkhead brake ls
-  bulkhead brake off 3`,
+  bulkhead brake off 3
+  bulkhead brake off 118b1ceae7 --for 2h --reason 'T123: the migration is meant'`,
 		Args: unknownCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -55,6 +60,7 @@ type brakeFlags struct {
 	all                         bool
 	namespace, class, pool, run string
 	reason, long                string
+	finding                     string
 	slow                        float64
 
 	given func(flag string) bool
@@ -63,7 +69,7 @@ type brakeFlags struct {
 func (a *app) brakeOnCmd() *cobra.Command {
 	f := &brakeFlags{}
 	cmd := &cobra.Command{
-		Use:   "on --all|--namespace N|--class C|--pool P|--run R --reason TEXT [flags]",
+		Use:   "on --all|--namespace N|--class C|--pool P|--run R --reason TEXT [flags]\n  bulkhead brake on --finding ID",
 		Short: "Let nothing of a scope start, or less at once",
 		Long: `Let nothing of a scope start, or with --slow less at once; what runs goes on.
 
@@ -72,13 +78,20 @@ script whose lease was given just before may be on its way to its agent. A secon
 brake of yours on the same scope changes the first: its reason, its time, --slow.
 
 Without --for it stays until bulkhead brake off. A pool is NAME, or NAME:KEY for
-one key of it.`,
+one key of it.
+
+With --finding the guard is obeyed again at once: it ends what bulkhead brake off
+FINDING began, whoever did that.`,
 		Example: `  bulkhead brake on --all --reason 'the API server is down, ask #sre' --for 30m
   bulkhead brake on --class web --reason T1234 --slow 0.5
-  bulkhead brake on --pool db:s1 --reason 'replica lag on s1' --for 2h`,
+  bulkhead brake on --pool db:s1 --reason 'replica lag on s1' --for 2h
+  bulkhead brake on --finding 118b1ceae7`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f.given = cmd.Flags().Changed
+			if f.given("finding") {
+				return a.obeyFinding(cmd.Context(), f)
+			}
 			return a.brakeOn(cmd.Context(), f)
 		},
 	}
@@ -88,13 +101,14 @@ one key of it.`,
 	fl.StringVar(&f.class, "class", "", "the runs of a `class`")
 	fl.StringVar(&f.pool, "pool", "", "what needs a `pool`: NAME or NAME:KEY")
 	fl.StringVar(&f.run, "run", "", "one run, by its `number`")
+	fl.StringVar(&f.finding, "finding", "", "obey the guard again about a finding that is exempt, by its `id`")
 	fl.StringVar(&f.reason, "reason", "", "what is wrong, and whom to ask: one line for everybody who waits")
 	fl.StringVar(&f.long, "for", "", "how long, for example 30m or 2h; a bare number is seconds (default: until it is lifted)")
 	fl.Float64Var(&f.slow, "slow", 0, "only slow: multiply how many run at once by this `factor`, between 0 and 1; at least 1 runs")
 	completeNoFiles(cmd, "reason", "slow")
 	completeFlag(cmd, "for", "30m", "1h", "2h", "8h", "1d")
 	for flag, complete := range map[string]cobra.CompletionFunc{"namespace": a.completeNamespaces, "class": a.completeClasses,
-		"pool": a.completePools, "run": a.completeBrakedRuns} {
+		"pool": a.completePools, "run": a.completeBrakedRuns, "finding": a.completeExempt} {
 		_ = cmd.RegisterFlagCompletionFunc(flag, complete) // it fails only for a flag that there is not
 	}
 	return cmd
@@ -249,37 +263,44 @@ func runsCounted(n int) string {
 }
 
 func (a *app) brakeOffCmd() *cobra.Command {
-	var all bool
+	f := &liftFlags{}
 	cmd := &cobra.Command{
-		Use:     "off BRAKE…|--all",
+		Use:     "off BRAKE…|--all\n  bulkhead brake off FINDING… --for TIME --reason TEXT",
 		Aliases: []string{"lift"},
-		Short:   "Lift brakes; what they held goes on by itself",
+		Short:   "Lift brakes, or what the guard holds back because of a finding that is meant",
 		Long: `Lift brakes, by their numbers or all of them. What they held goes on by itself: at
 first a tenth of what the scope can have at once, and every ten seconds twice as
-much, so that it does not all start in one moment.`,
-		Example: "  bulkhead brake off 3\n  bulkhead brake off --all",
+much, so that it does not all start in one moment.
+
+With the id of a finding, runs go on in spite of it, for the time of --for, seven
+days at most, because somebody knows that the growth is meant. The finding is told
+as before, with who says so and why; other findings hold what they hold, and the
+guard is obeyed again when the time is over, or with bulkhead brake on --finding.
+Who may brake in a namespace may do that for findings of it.`,
+		Example: `  bulkhead brake off 3
+  bulkhead brake off --all
+  bulkhead brake off 118b1ceae7 --for 2h --reason 'T123: the migration is meant'`,
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 			return a.completeBrakes(cmd.Context(), args)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			f.given = cmd.Flags().Changed
+			ids, findings, err := f.parse(args)
 			switch {
-			case all && len(args) > 0:
-				return usage("give one of them", "%s and --all exclude each other", args[0])
-			case !all && len(args) == 0:
-				return usage("bulkhead brake ls shows them; --all lifts all", "off: the number of a brake is missing")
-			}
-			var ids []int64
-			for _, arg := range args {
-				id, err := strconv.ParseInt(arg, 10, 64)
-				if err != nil || id < 1 {
-					return usage("bulkhead brake ls shows the brakes and their numbers", "%s is not the number of a brake", bulkhead.Quote(arg))
-				}
-				ids = append(ids, id)
+			case err != nil:
+				return err
+			case len(findings) > 0:
+				return a.exempt(cmd.Context(), f, findings)
 			}
 			return a.brakeOff(cmd.Context(), ids)
 		},
 	}
-	cmd.Flags().BoolVar(&all, "all", false, "all that there are")
+	fl := cmd.Flags()
+	fl.BoolVar(&f.all, "all", false, "all brakes that there are; not what the guard holds back")
+	fl.StringVar(&f.long, "for", "", "of a finding: how long runs go on in spite of it, for example 30m or 2h")
+	fl.StringVar(&f.reason, "reason", "", "of a finding: why it is meant, and whom to ask: one line for everybody")
+	completeNoFiles(cmd, "reason")
+	completeFlag(cmd, "for", "30m", "1h", "2h", "8h", "1d")
 	return cmd
 }
 
@@ -296,7 +317,7 @@ func (a *app) brakeOff(ctx context.Context, ids []int64) error {
 		if err != nil {
 			return err
 		}
-		for _, st := range list {
+		for _, st := range list.Brakes {
 			ids = append(ids, st.ID)
 		}
 		if len(ids) == 0 {
@@ -345,88 +366,4 @@ func (a *app) lookBraker(ctx context.Context) (homeOfBrakes, error) {
 		return a.openServer(ctx, p, triesToAsk)
 	}
 	return a.lookFolder(ctx)
-}
-
-// brakeView is a brake in JSON. Its field names are a contract: add, never rename.
-type brakeView struct {
-	ID      int64          `json:"id"`
-	Scope   bulkhead.Scope `json:"scope"`
-	Verdict string         `json:"verdict"` // stop or slow
-	Factor  *float64       `json:"factor"`  // null: nothing starts
-	Reason  string         `json:"reason"`
-	Owner   string         `json:"owner"`
-	Since   *time.Time     `json:"since"`
-	Expires *time.Time     `json:"expires"` // null: when it is lifted
-	Runs    int            `json:"runs"`
-	Items   int64          `json:"items"`
-}
-
-func newBrakeView(st bulkhead.BrakeStatus) brakeView {
-	v := brakeView{ID: st.ID, Scope: st.Scope, Verdict: "stop", Reason: st.Reason, Owner: st.Owner, Since: when(st.Since),
-		Expires: when(st.Expires), Runs: st.Runs, Items: st.Items}
-	if st.Factor > 0 {
-		v.Verdict, v.Factor = "slow", &st.Factor
-	}
-	return v
-}
-
-func (a *app) brakeLsCmd() *cobra.Command {
-	var out outputFlag
-	cmd := &cobra.Command{
-		Use:     "ls",
-		Aliases: []string{"list"},
-		Short:   "List the brakes that are on, and what they hold",
-		Long: `List the brakes that are on, oldest first, and what they hold.
-
--o json is an array of: id, scope {kind ("" is everything), name}, verdict (stop or
-slow), factor (null for stop), reason, owner, since, expires (RFC 3339, or null:
-when it is lifted), runs and items: what of its scope waits now.`,
-		Example: `  bulkhead brake ls
-  bulkhead brake ls -o json | jq '.[] | {id, reason, runs}'`,
-		Args: exactly(),
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.brakeLs(cmd.Context(), out) },
-	}
-	outputVar(cmd, &out, "text or json")
-	return cmd
-}
-
-func (a *app) brakeLs(ctx context.Context, out outputFlag) error {
-	h, err := a.lookBraker(ctx)
-	if err != nil {
-		return err
-	}
-	defer h.close()
-	list, err := h.listBrakes(ctx)
-	if err != nil {
-		return err
-	}
-	if out == "json" {
-		views := []brakeView{}
-		for _, st := range list {
-			views = append(views, newBrakeView(st))
-		}
-		return writeJSON(a.stdout, views)
-	}
-	if len(list) == 0 {
-		fmt.Fprintf(a.stderr, "no brakes %s\n", h.where())
-		return nil
-	}
-	return printBrakes(a.stdout, list, time.Now())
-}
-
-func printBrakes(w io.Writer, list []bulkhead.BrakeStatus, now time.Time) error {
-	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(tw, "BRAKE\tON\tVERDICT\tRUNS\tITEMS\tOWNER\tAGE\tUNTIL\tREASON")
-	for _, st := range list {
-		verdict, until := "stop", "it is lifted"
-		if st.Factor > 0 {
-			verdict = "slow to " + strconv.FormatFloat(st.Factor*100, 'g', 3, 64) + "%"
-		}
-		if !st.Expires.IsZero() {
-			until = st.Until()
-		}
-		fmt.Fprintf(tw, "%d\t%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\n", st.ID, printable(st.Scope.String(), 60), verdict, st.Runs, st.Items,
-			shownOwner(st.Owner, 30), age(now.Sub(st.Since)), until, printable(st.Reason, 0))
-	}
-	return tw.Flush()
 }

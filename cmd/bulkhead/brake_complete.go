@@ -10,7 +10,8 @@ import (
 	"bulkhead.dev/bulkhead"
 )
 
-// completeBrakes completes the number of a brake, with what it is on beside it.
+// completeBrakes completes the number of a brake, with what it is on beside it, and the
+// id of a finding that holds something.
 func (a *app) completeBrakes(ctx context.Context, args []string) ([]string, cobra.ShellCompDirective) {
 	a.hurry = true
 	h, err := a.lookBraker(ctx)
@@ -23,9 +24,38 @@ func (a *app) completeBrakes(ctx context.Context, args []string) ([]string, cobr
 		return nil, cobra.ShellCompDirectiveError
 	}
 	var out []string
-	for _, st := range list {
-		if id := fmt.Sprint(st.ID); !slices.Contains(args, id) {
-			out = append(out, cobra.CompletionWithDesc(id, printable(fmt.Sprintf("%s: %s", st.Scope, st.Reason), 60)))
+	offer := func(id string, scope bulkhead.Scope, reason string) {
+		if !slices.Contains(args, id) {
+			out = append(out, cobra.CompletionWithDesc(id, printable(fmt.Sprintf("%s: %s", scope, reason), 60)))
+		}
+	}
+	for _, st := range list.Brakes {
+		offer(fmt.Sprint(st.ID), st.Scope, st.Reason)
+	}
+	for i := range list.Rulings {
+		if r := &list.Rulings[i]; findingID.MatchString(r.Finding) && !list.Exempt(r) {
+			offer(r.Finding, r.Scope, r.Verdict.Reason)
+		}
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
+}
+
+// completeExempt completes the id of a finding that is exempt.
+func (a *app) completeExempt(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	a.hurry = true
+	h, err := a.lookBraker(cmd.Context())
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	defer h.close()
+	list, err := h.listBrakes(cmd.Context())
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	var out []string
+	for _, st := range list.Exemptions {
+		if id, _ := st.Exempts(); findingID.MatchString(id) {
+			out = append(out, cobra.CompletionWithDesc(id, printable(st.Reason, 60)))
 		}
 	}
 	return out, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder

@@ -4,14 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/store/history"
 )
 
-func (s *remote) listBrakes(ctx context.Context) ([]bulkhead.BrakeStatus, error) {
+func (s *remote) listBrakes(ctx context.Context) (bulkhead.Brakes, error) {
 	return s.Brakes(ctx)
 }
 
@@ -26,36 +30,47 @@ func (s *remote) liftBrake(ctx context.Context, id int64) (bulkhead.BrakeStatus,
 // A brake of a state folder is a row that every process with a run in it looks for
 // ten times a second. Who sets one waits until those that it concerns have seen it.
 
-func (f *folder) listBrakes(ctx context.Context) ([]bulkhead.BrakeStatus, error) {
+func (f *folder) listBrakes(ctx context.Context) (bulkhead.Brakes, error) {
 	if f.Store == nil {
-		return nil, nil
+		return bulkhead.Brakes{}, nil
 	}
 	all, err := f.Brakes(ctx)
 	if err != nil {
-		return nil, err
+		return bulkhead.Brakes{}, err
 	}
 	now := time.Now()
 	all = slices.DeleteFunc(all, func(b bulkhead.Brake) bool { return !b.Expires.IsZero() && !b.Expires.After(now) })
 	if len(all) == 0 {
-		return nil, nil
+		return bulkhead.Brakes{}, nil
 	}
 	return f.statusOf(ctx, all...)
 }
 
-func (f *folder) statusOf(ctx context.Context, all ...bulkhead.Brake) ([]bulkhead.BrakeStatus, error) {
+// statusOf is how brakes stand. What the guard says is known to the server alone.
+func (f *folder) statusOf(ctx context.Context, all ...bulkhead.Brake) (bulkhead.Brakes, error) {
 	runs, err := f.Unfinished(ctx)
 	if err != nil {
-		return nil, err
+		return bulkhead.Brakes{}, err
 	}
-	out := make([]bulkhead.BrakeStatus, len(all))
-	for i, b := range all {
-		out[i] = bulkhead.StatusOfBrake(b, runs)
+	return bulkhead.StatusOfBrakes(all, nil, runs), nil
+}
+
+// oneOf is how one brake or exemption stands.
+func (f *folder) oneOf(ctx context.Context, b bulkhead.Brake) (st bulkhead.BrakeStatus, err error) {
+	all, err := f.statusOf(ctx, b)
+	if err != nil {
+		return st, err
 	}
-	return out, nil
+	return append(all.Brakes, all.Exemptions...)[0], nil
 }
 
 func (f *folder) setBrake(ctx context.Context, b bulkhead.Brake, _ time.Duration) (st bulkhead.BrakeStatus, changed bool, err error) {
-	if err := f.checkScope(ctx, b.Scope); err != nil {
+	if id, exempts := b.Exempts(); exempts {
+		b.Scope, err = f.findingScope(ctx, id)
+	} else {
+		err = f.checkScope(ctx, b.Scope)
+	}
+	if err != nil {
 		return st, false, err
 	}
 	b.Owner = me()
@@ -66,11 +81,10 @@ func (f *folder) setBrake(ctx context.Context, b bulkhead.Brake, _ time.Duration
 	if err := f.show(ctx, &is); err != nil {
 		return st, false, err
 	}
-	all, err := f.statusOf(ctx, is)
-	if err != nil {
+	if st, err = f.oneOf(ctx, is); err != nil {
 		return st, false, err
 	}
-	return all[0], is.Since.Before(b.Since.Truncate(time.Microsecond)), nil
+	return st, is.Since.Before(b.Since.Truncate(time.Microsecond)), nil
 }
 
 func (f *folder) liftBrake(ctx context.Context, id int64) (st bulkhead.BrakeStatus, err error) {
@@ -82,12 +96,47 @@ func (f *folder) liftBrake(ctx context.Context, id int64) (st bulkhead.BrakeStat
 	if err != nil {
 		return st, err
 	}
-	all, err := f.statusOf(ctx, b)
-	if err != nil {
+	if err := f.show(ctx, &b); err != nil {
 		return st, err
 	}
-	return all[0], nil
+	return f.oneOf(ctx, b)
 }
+
+// findingScope is the scope of a finding that the guard of the server that has this
+// folder has found.
+func (f *folder) findingScope(ctx context.Context, id string) (bulkhead.Scope, error) {
+	none := &bulkhead.Error{Code: bulkhead.CodeNotFound, Message: fmt.Sprintf("there is no finding %s in %s", bulkhead.Quote(id), f.dir),
+		Hint: "findings are those of a server with a guard: say which with --server, or give its state folder with --state"}
+	if f.Store == nil {
+		return bulkhead.Scope{}, none
+	}
+	h, err := history.Read(filepath.Join(f.dir, history.Name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return bulkhead.Scope{}, none
+	}
+	if err != nil {
+		return bulkhead.Scope{}, err
+	}
+	defer func() { _ = h.Close() }()
+	findings, err := h.Findings(ctx, false)
+	if err != nil {
+		return bulkhead.Scope{}, err
+	}
+	var names []string
+	for _, of := range findings {
+		if of.ID == id {
+			return bulkhead.FindingScope(of.Namespace, of.ID), nil
+		}
+		names = append(names, fmt.Sprintf("%s (%s)", of.ID, printable(of.Title, 80)))
+	}
+	if none.Hint = "the guard has found nothing that goes on"; len(names) > 0 {
+		none.Hint = "there is " + strings.Join(names[:min(len(names), findingsNamed)], ", ")
+	}
+	return bulkhead.Scope{}, none
+}
+
+// findingsNamed is how many findings an error names.
+const findingsNamed = 5
 
 // checkScope refuses a run that there is not, and a class or namespace of which the
 // folder has never had a run: there it is the state folder of a server.
@@ -144,9 +193,11 @@ func (f *folder) show(ctx context.Context, b *bulkhead.Brake) error {
 	if err != nil {
 		return err
 	}
+	_, exempts := b.Exempts() // of it only a server knows
 	server := false
 	for _, r := range runs {
-		if r.State == bulkhead.RunAccepting || !b.Scope.Covers(r.ID, &r.Spec) {
+		concerned := b.Scope.Covers(r.ID, &r.Spec) || exempts && r.Spec.Class != ""
+		if r.State == bulkhead.RunAccepting || !concerned {
 			continue // who still reads its input looks when it begins
 		}
 		// A server has all the runs that have a class, and is asked once.

@@ -64,7 +64,7 @@ func (a *app) brakesOnEverything(ctx context.Context) (bulkhead.Verdict, error) 
 		return bulkhead.Verdict{}, err
 	}
 	var rulings []bulkhead.Ruling
-	for _, st := range list {
+	for _, st := range list.Brakes {
 		if st.Scope.Kind == bulkhead.ScopeAll {
 			rulings = append(rulings, st.Ruling())
 		}

@@ -107,13 +107,13 @@ func (p *runPlan) look(ctx context.Context, h home, spec *bulkhead.Spec) error {
 			p.AtOnce = min(p.AtOnce, int64(use.Slots))
 		}
 	}
-	brakes, err := brakesOf(ctx, h)
+	rulings, err := rulingsOf(ctx, h)
 	if err != nil {
 		p.Waits = append(p.Waits, fmt.Sprintf("brakes cannot be seen: %v", err))
 	}
-	for _, b := range brakes {
-		if b.Scope.Covers(0, spec) {
-			p.Waits = append(p.Waits, b.Verdict().Reason)
+	for _, r := range rulings {
+		if r.Scope.Covers(0, spec) {
+			p.Waits = append(p.Waits, r.Verdict.Reason)
 		}
 	}
 	runs, err := h.Recent(ctx, bulkhead.RunQuery{Limit: plannedRuns})
@@ -125,26 +125,22 @@ func (p *runPlan) look(ctx context.Context, h home, spec *bulkhead.Spec) error {
 	return nil
 }
 
-// brakesOf are the brakes in force.
-func brakesOf(ctx context.Context, h home) (brakes []bulkhead.Brake, err error) {
-	switch h := h.(type) {
-	case *remote:
-		all, err := h.Brakes(ctx)
-		for _, b := range all {
-			brakes = append(brakes, b.Brake)
-		}
-		return brakes, err
-	case *folder:
-		if h.Store == nil {
-			return nil, nil
-		}
-		if brakes, err = h.Brakes(ctx); err != nil {
-			return nil, err
+// rulingsOf are the brakes in force, and what the guard says.
+func rulingsOf(ctx context.Context, h home) (out []bulkhead.Ruling, err error) {
+	from, ok := h.(braker)
+	if !ok {
+		return nil, nil
+	}
+	list, err := from.listBrakes(ctx)
+	for _, b := range list.Brakes {
+		out = append(out, b.Ruling())
+	}
+	for i := range list.Rulings {
+		if r := &list.Rulings[i]; !list.Exempt(r) {
+			out = append(out, r.Ruling)
 		}
 	}
-	now := time.Now()
-	over := func(b bulkhead.Brake) bool { return !b.Expires.IsZero() && !b.Expires.After(now) }
-	return slices.DeleteFunc(brakes, over), nil
+	return out, err
 }
 
 // inClass is where the run would find its workers.

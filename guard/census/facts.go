@@ -11,9 +11,10 @@ import (
 )
 
 // DefaultFacts are the labels and annotations that say who or what made an object.
-// One without a domain stands for those with any, too: example.org/username.
+// One without a domain stands for those with any, too: example.org/username. The class is
+// that of Bulkhead whose script made it.
 var DefaultFacts = []string{"username", "user", "owner", "created-by", "requested-by", "script", "command", "comment", "task", "reason",
-	"team", "meta.helm.sh/release-name"}
+	"team", "meta.helm.sh/release-name", bulkhead.ClassKey}
 
 const (
 	maxValue = 128 // bytes of a fact's value that are kept

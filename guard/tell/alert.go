@@ -121,6 +121,9 @@ func describe(f *bulkhead.Finding, now time.Time) string {
 		}
 	}
 	line("%s", f.Keeps)
+	if f.Exempt != nil {
+		line("%s", f.Exempt)
+	}
 	if !f.Ended.IsZero() {
 		line("ended %s", f.Ended.UTC().Format("2006-01-02 15:04 UTC"))
 	} else if age := now.Sub(f.Since); age > 0 {

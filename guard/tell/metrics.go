@@ -46,7 +46,7 @@ var (
 	familiesDesc = prometheus.NewDesc("bulkhead_guard_families", "Families that were counted.", nil, nil)
 	findingDesc  = prometheus.NewDesc("bulkhead_guard_finding", "Seconds until the growth reaches its first budget, 0 if it has; +Inf if it reaches none.",
 		[]string{"id", "severity", "kind", "namespace"}, nil)
-	rulingsDesc = prometheus.NewDesc("bulkhead_guard_rulings", "Verdicts that hold back work, by level: slow or stop.", []string{"level"}, nil)
+	rulingsDesc = prometheus.NewDesc("bulkhead_guard_rulings", "Verdicts that hold back work, by level: slow or stop; exempt: that do not, because their finding is meant.", []string{"level"}, nil)
 	lookDesc    = prometheus.NewDesc("bulkhead_guard_look_timestamp_seconds", "When the guard last looked and saw something, Unix time; 0: never.", nil, nil)
 )
 
@@ -194,11 +194,17 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 		}
 	}
 	levels := map[bulkhead.Level]float64{}
+	spared := 0.0
 	for _, r := range rulings {
-		levels[r.Verdict.Level]++
+		if slices.ContainsFunc(shown, func(f bulkhead.Finding) bool { return f.Exempt != nil && f.ID == r.Finding }) {
+			spared++
+		} else {
+			levels[r.Verdict.Level]++
+		}
 	}
 	gauge(rulingsDesc, levels[bulkhead.Slow], "slow")
 	gauge(rulingsDesc, levels[bulkhead.Stop], "stop")
+	gauge(rulingsDesc, spared, "exempt")
 	if at.IsZero() {
 		at = time.Unix(0, 0)
 	}

@@ -278,7 +278,7 @@ func (b *bed) mayBrake(admin, viewer *rpc.Client) {
 	if err != nil || st.Owner != "ann@example.org" {
 		b.Fatalf("%+v, %v", st, err)
 	}
-	if all, err := viewer.Brakes(b.Context()); err != nil || len(all) != 1 || all[0].ID != st.ID {
+	if all, err := viewer.Brakes(b.Context()); err != nil || len(all.Brakes) != 1 || all.Brakes[0].ID != st.ID {
 		b.Errorf("who may see them sees %+v, %v", all, err)
 	}
 	_, err = viewer.LiftBrake(b.Context(), st.ID)

@@ -63,6 +63,10 @@ type Options struct {
 	// Looked is called after each look that saw something. It must not wait. Default:
 	// nobody is told.
 	Looked func(changes []Change, rulings []bulkhead.Ruling)
+	// Class says whether there is a class of this name. Default: there are none.
+	Class func(name string) bool
+	// Exempt is who lets runs go on in spite of a finding; nil: nobody. Default: nobody does.
+	Exempt func(finding string) *bulkhead.Exemption
 }
 
 // Change is what has become of a finding since the look before.
@@ -145,7 +149,7 @@ func New(o Options) (_ *Lookout, err error) {
 	if err := os.MkdirAll(o.State, 0o700); err != nil {
 		return nil, fmt.Errorf("make the state folder: %w", err)
 	}
-	watches := guard.Options{Snapshot: l.census.Snapshot, Budgets: o.Budgets, Agents: measured, Now: o.Tell.Now}
+	watches := guard.Options{Snapshot: l.census.Snapshot, Budgets: o.Budgets, Agents: measured, Class: o.Class, Now: o.Tell.Now}
 	watches.TTL = func(ctx context.Context, key bulkhead.Key, example string) (time.Duration, error) {
 		return census.TTL(ctx, config, key, example)
 	}
@@ -326,6 +330,11 @@ func (l *Lookout) compare(open []bulkhead.Finding, now time.Time) (changes []Cha
 // hour; looked is when it looked last, zero if it has not yet.
 func (l *Lookout) Findings() (findings []bulkhead.Finding, looked time.Time) {
 	findings = l.guard.Findings()
+	for i := range findings {
+		if l.opts.Exempt != nil {
+			findings[i].Exempt = l.opts.Exempt(findings[i].ID)
+		}
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return append(findings, l.ended...), l.looked

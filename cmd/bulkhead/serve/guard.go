@@ -24,6 +24,11 @@ func (s *server) startGuard(ctx context.Context, fail chan<- error) error {
 	if c := s.opts.Cluster; c != nil && o.Events {
 		o.Tell.Events = &tell.Events{Namespace: c.OwnNamespace}
 	}
+	o.Class = func(name string) bool {
+		_, there := s.classes.Class(name)
+		return there
+	}
+	o.Exempt = func(finding string) *bulkhead.Exemption { return bulkhead.ExemptionOf(s.engine.Brakes(), finding) }
 	var last []bulkhead.Ruling
 	o.Looked = func(changes []lookout.Change, rulings []bulkhead.Ruling) {
 		for _, c := range changes {

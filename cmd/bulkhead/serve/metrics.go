@@ -219,7 +219,7 @@ var (
 func (c *standing) collectBrakes(gauge func(*prometheus.Desc, int64, ...string)) {
 	on := map[bulkhead.ScopeKind]int64{}
 	for _, b := range c.server.engine.Brakes() {
-		on[b.Scope.Kind]++
+		on[b.Scope.Kind]++ // on a finding: an exemption, see bulkhead_guard_rulings
 	}
 	for _, kind := range brakedOn {
 		gauge(brakesDesc, on[kind], cmp.Or(string(kind), "everything"))

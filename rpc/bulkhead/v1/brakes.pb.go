@@ -33,6 +33,7 @@ const (
 	ScopeKind_SCOPE_KIND_CLASS       ScopeKind = 3
 	ScopeKind_SCOPE_KIND_POOL        ScopeKind = 4 // NAME, or NAME:KEY for one key of it
 	ScopeKind_SCOPE_KIND_RUN         ScopeKind = 5 // its number
+	ScopeKind_SCOPE_KIND_FINDING     ScopeKind = 6 // its id; in answers with its namespace before it, and a slash, if it has one
 )
 
 // Enum value maps for ScopeKind.
@@ -44,6 +45,7 @@ var (
 		3: "SCOPE_KIND_CLASS",
 		4: "SCOPE_KIND_POOL",
 		5: "SCOPE_KIND_RUN",
+		6: "SCOPE_KIND_FINDING",
 	}
 	ScopeKind_value = map[string]int32{
 		"SCOPE_KIND_UNSPECIFIED": 0,
@@ -52,6 +54,7 @@ var (
 		"SCOPE_KIND_CLASS":       3,
 		"SCOPE_KIND_POOL":        4,
 		"SCOPE_KIND_RUN":         5,
+		"SCOPE_KIND_FINDING":     6,
 	}
 )
 
@@ -283,6 +286,8 @@ func (*ListBrakesRequest) Descriptor() ([]byte, []int) {
 type ListBrakesResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Brakes        []*Brake               `protobuf:"bytes,1,rep,name=brakes,proto3" json:"brakes,omitempty"`
+	Exemptions    []*Brake               `protobuf:"bytes,2,rep,name=exemptions,proto3" json:"exemptions,omitempty"` // on findings
+	Rulings       []*Ruling              `protobuf:"bytes,3,rep,name=rulings,proto3" json:"rulings,omitempty"`       // of the guard, also those that are exempt
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -324,6 +329,121 @@ func (x *ListBrakesResponse) GetBrakes() []*Brake {
 	return nil
 }
 
+func (x *ListBrakesResponse) GetExemptions() []*Brake {
+	if x != nil {
+		return x.Exemptions
+	}
+	return nil
+}
+
+func (x *ListBrakesResponse) GetRulings() []*Ruling {
+	if x != nil {
+		return x.Rulings
+	}
+	return nil
+}
+
+// Ruling is a verdict that follows from a finding of the guard.
+type Ruling struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Finding       string                 `protobuf:"bytes,1,opt,name=finding,proto3" json:"finding,omitempty"` // its id
+	Scope         *Scope                 `protobuf:"bytes,2,opt,name=scope,proto3" json:"scope,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Factor        float64                `protobuf:"fixed64,4,opt,name=factor,proto3" json:"factor,omitempty"` // how much of the limits it leaves, below 1; 0: nothing starts
+	Since         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	Lifts         string                 `protobuf:"bytes,6,opt,name=lifts,proto3" json:"lifts,omitempty"`  // what ends it, in words
+	Runs          int32                  `protobuf:"varint,7,opt,name=runs,proto3" json:"runs,omitempty"`   // that are in its scope and have items that wait
+	Items         int64                  `protobuf:"varint,8,opt,name=items,proto3" json:"items,omitempty"` // of them that wait
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ruling) Reset() {
+	*x = Ruling{}
+	mi := &file_bulkhead_v1_brakes_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ruling) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ruling) ProtoMessage() {}
+
+func (x *Ruling) ProtoReflect() protoreflect.Message {
+	mi := &file_bulkhead_v1_brakes_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ruling.ProtoReflect.Descriptor instead.
+func (*Ruling) Descriptor() ([]byte, []int) {
+	return file_bulkhead_v1_brakes_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Ruling) GetFinding() string {
+	if x != nil {
+		return x.Finding
+	}
+	return ""
+}
+
+func (x *Ruling) GetScope() *Scope {
+	if x != nil {
+		return x.Scope
+	}
+	return nil
+}
+
+func (x *Ruling) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Ruling) GetFactor() float64 {
+	if x != nil {
+		return x.Factor
+	}
+	return 0
+}
+
+func (x *Ruling) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Ruling) GetLifts() string {
+	if x != nil {
+		return x.Lifts
+	}
+	return ""
+}
+
+func (x *Ruling) GetRuns() int32 {
+	if x != nil {
+		return x.Runs
+	}
+	return 0
+}
+
+func (x *Ruling) GetItems() int64 {
+	if x != nil {
+		return x.Items
+	}
+	return 0
+}
+
 type SetBrakeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Scope         *Scope                 `protobuf:"bytes,1,opt,name=scope,proto3" json:"scope,omitempty"`
@@ -336,7 +456,7 @@ type SetBrakeRequest struct {
 
 func (x *SetBrakeRequest) Reset() {
 	*x = SetBrakeRequest{}
-	mi := &file_bulkhead_v1_brakes_proto_msgTypes[4]
+	mi := &file_bulkhead_v1_brakes_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -348,7 +468,7 @@ func (x *SetBrakeRequest) String() string {
 func (*SetBrakeRequest) ProtoMessage() {}
 
 func (x *SetBrakeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_brakes_proto_msgTypes[4]
+	mi := &file_bulkhead_v1_brakes_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -361,7 +481,7 @@ func (x *SetBrakeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetBrakeRequest.ProtoReflect.Descriptor instead.
 func (*SetBrakeRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_brakes_proto_rawDescGZIP(), []int{4}
+	return file_bulkhead_v1_brakes_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SetBrakeRequest) GetScope() *Scope {
@@ -402,7 +522,7 @@ type SetBrakeResponse struct {
 
 func (x *SetBrakeResponse) Reset() {
 	*x = SetBrakeResponse{}
-	mi := &file_bulkhead_v1_brakes_proto_msgTypes[5]
+	mi := &file_bulkhead_v1_brakes_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -414,7 +534,7 @@ func (x *SetBrakeResponse) String() string {
 func (*SetBrakeResponse) ProtoMessage() {}
 
 func (x *SetBrakeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_brakes_proto_msgTypes[5]
+	mi := &file_bulkhead_v1_brakes_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -427,7 +547,7 @@ func (x *SetBrakeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetBrakeResponse.ProtoReflect.Descriptor instead.
 func (*SetBrakeResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_brakes_proto_rawDescGZIP(), []int{5}
+	return file_bulkhead_v1_brakes_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SetBrakeResponse) GetBrake() *Brake {
@@ -453,7 +573,7 @@ type LiftBrakeRequest struct {
 
 func (x *LiftBrakeRequest) Reset() {
 	*x = LiftBrakeRequest{}
-	mi := &file_bulkhead_v1_brakes_proto_msgTypes[6]
+	mi := &file_bulkhead_v1_brakes_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -465,7 +585,7 @@ func (x *LiftBrakeRequest) String() string {
 func (*LiftBrakeRequest) ProtoMessage() {}
 
 func (x *LiftBrakeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_brakes_proto_msgTypes[6]
+	mi := &file_bulkhead_v1_brakes_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -478,7 +598,7 @@ func (x *LiftBrakeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiftBrakeRequest.ProtoReflect.Descriptor instead.
 func (*LiftBrakeRequest) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_brakes_proto_rawDescGZIP(), []int{6}
+	return file_bulkhead_v1_brakes_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *LiftBrakeRequest) GetBrake() int64 {
@@ -497,7 +617,7 @@ type LiftBrakeResponse struct {
 
 func (x *LiftBrakeResponse) Reset() {
 	*x = LiftBrakeResponse{}
-	mi := &file_bulkhead_v1_brakes_proto_msgTypes[7]
+	mi := &file_bulkhead_v1_brakes_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -509,7 +629,7 @@ func (x *LiftBrakeResponse) String() string {
 func (*LiftBrakeResponse) ProtoMessage() {}
 
 func (x *LiftBrakeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_brakes_proto_msgTypes[7]
+	mi := &file_bulkhead_v1_brakes_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -522,7 +642,7 @@ func (x *LiftBrakeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LiftBrakeResponse.ProtoReflect.Descriptor instead.
 func (*LiftBrakeResponse) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_brakes_proto_rawDescGZIP(), []int{7}
+	return file_bulkhead_v1_brakes_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LiftBrakeResponse) GetBrake() *Brake {
@@ -550,9 +670,22 @@ const file_bulkhead_v1_brakes_proto_rawDesc = "" +
 	"\x05Scope\x12*\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x16.bulkhead.v1.ScopeKindR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\"\x13\n" +
-	"\x11ListBrakesRequest\"@\n" +
+	"\x11ListBrakesRequest\"\xa3\x01\n" +
 	"\x12ListBrakesResponse\x12*\n" +
-	"\x06brakes\x18\x01 \x03(\v2\x12.bulkhead.v1.BrakeR\x06brakes\"\x9a\x01\n" +
+	"\x06brakes\x18\x01 \x03(\v2\x12.bulkhead.v1.BrakeR\x06brakes\x122\n" +
+	"\n" +
+	"exemptions\x18\x02 \x03(\v2\x12.bulkhead.v1.BrakeR\n" +
+	"exemptions\x12-\n" +
+	"\arulings\x18\x03 \x03(\v2\x13.bulkhead.v1.RulingR\arulings\"\xee\x01\n" +
+	"\x06Ruling\x12\x18\n" +
+	"\afinding\x18\x01 \x01(\tR\afinding\x12(\n" +
+	"\x05scope\x18\x02 \x01(\v2\x12.bulkhead.v1.ScopeR\x05scope\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x16\n" +
+	"\x06factor\x18\x04 \x01(\x01R\x06factor\x120\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x14\n" +
+	"\x05lifts\x18\x06 \x01(\tR\x05lifts\x12\x12\n" +
+	"\x04runs\x18\a \x01(\x05R\x04runs\x12\x14\n" +
+	"\x05items\x18\b \x01(\x03R\x05items\"\x9a\x01\n" +
 	"\x0fSetBrakeRequest\x12(\n" +
 	"\x05scope\x18\x01 \x01(\v2\x12.bulkhead.v1.ScopeR\x05scope\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12-\n" +
@@ -564,14 +697,15 @@ const file_bulkhead_v1_brakes_proto_rawDesc = "" +
 	"\x10LiftBrakeRequest\x12\x14\n" +
 	"\x05brake\x18\x01 \x01(\x03R\x05brake\"=\n" +
 	"\x11LiftBrakeResponse\x12(\n" +
-	"\x05brake\x18\x01 \x01(\v2\x12.bulkhead.v1.BrakeR\x05brake*\x94\x01\n" +
+	"\x05brake\x18\x01 \x01(\v2\x12.bulkhead.v1.BrakeR\x05brake*\xac\x01\n" +
 	"\tScopeKind\x12\x1a\n" +
 	"\x16SCOPE_KIND_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eSCOPE_KIND_ALL\x10\x01\x12\x18\n" +
 	"\x14SCOPE_KIND_NAMESPACE\x10\x02\x12\x14\n" +
 	"\x10SCOPE_KIND_CLASS\x10\x03\x12\x13\n" +
 	"\x0fSCOPE_KIND_POOL\x10\x04\x12\x12\n" +
-	"\x0eSCOPE_KIND_RUN\x10\x052\xf7\x01\n" +
+	"\x0eSCOPE_KIND_RUN\x10\x05\x12\x16\n" +
+	"\x12SCOPE_KIND_FINDING\x10\x062\xf7\x01\n" +
 	"\fBrakeService\x12R\n" +
 	"\n" +
 	"ListBrakes\x12\x1e.bulkhead.v1.ListBrakesRequest\x1a\x1f.bulkhead.v1.ListBrakesResponse\"\x03\x90\x02\x01\x12G\n" +
@@ -591,41 +725,46 @@ func file_bulkhead_v1_brakes_proto_rawDescGZIP() []byte {
 }
 
 var file_bulkhead_v1_brakes_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_bulkhead_v1_brakes_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_bulkhead_v1_brakes_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_bulkhead_v1_brakes_proto_goTypes = []any{
 	(ScopeKind)(0),                // 0: bulkhead.v1.ScopeKind
 	(*Brake)(nil),                 // 1: bulkhead.v1.Brake
 	(*Scope)(nil),                 // 2: bulkhead.v1.Scope
 	(*ListBrakesRequest)(nil),     // 3: bulkhead.v1.ListBrakesRequest
 	(*ListBrakesResponse)(nil),    // 4: bulkhead.v1.ListBrakesResponse
-	(*SetBrakeRequest)(nil),       // 5: bulkhead.v1.SetBrakeRequest
-	(*SetBrakeResponse)(nil),      // 6: bulkhead.v1.SetBrakeResponse
-	(*LiftBrakeRequest)(nil),      // 7: bulkhead.v1.LiftBrakeRequest
-	(*LiftBrakeResponse)(nil),     // 8: bulkhead.v1.LiftBrakeResponse
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 10: google.protobuf.Duration
+	(*Ruling)(nil),                // 5: bulkhead.v1.Ruling
+	(*SetBrakeRequest)(nil),       // 6: bulkhead.v1.SetBrakeRequest
+	(*SetBrakeResponse)(nil),      // 7: bulkhead.v1.SetBrakeResponse
+	(*LiftBrakeRequest)(nil),      // 8: bulkhead.v1.LiftBrakeRequest
+	(*LiftBrakeResponse)(nil),     // 9: bulkhead.v1.LiftBrakeResponse
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 11: google.protobuf.Duration
 }
 var file_bulkhead_v1_brakes_proto_depIdxs = []int32{
 	2,  // 0: bulkhead.v1.Brake.scope:type_name -> bulkhead.v1.Scope
-	9,  // 1: bulkhead.v1.Brake.since:type_name -> google.protobuf.Timestamp
-	9,  // 2: bulkhead.v1.Brake.expires:type_name -> google.protobuf.Timestamp
+	10, // 1: bulkhead.v1.Brake.since:type_name -> google.protobuf.Timestamp
+	10, // 2: bulkhead.v1.Brake.expires:type_name -> google.protobuf.Timestamp
 	0,  // 3: bulkhead.v1.Scope.kind:type_name -> bulkhead.v1.ScopeKind
 	1,  // 4: bulkhead.v1.ListBrakesResponse.brakes:type_name -> bulkhead.v1.Brake
-	2,  // 5: bulkhead.v1.SetBrakeRequest.scope:type_name -> bulkhead.v1.Scope
-	10, // 6: bulkhead.v1.SetBrakeRequest.time:type_name -> google.protobuf.Duration
-	1,  // 7: bulkhead.v1.SetBrakeResponse.brake:type_name -> bulkhead.v1.Brake
-	1,  // 8: bulkhead.v1.LiftBrakeResponse.brake:type_name -> bulkhead.v1.Brake
-	3,  // 9: bulkhead.v1.BrakeService.ListBrakes:input_type -> bulkhead.v1.ListBrakesRequest
-	5,  // 10: bulkhead.v1.BrakeService.SetBrake:input_type -> bulkhead.v1.SetBrakeRequest
-	7,  // 11: bulkhead.v1.BrakeService.LiftBrake:input_type -> bulkhead.v1.LiftBrakeRequest
-	4,  // 12: bulkhead.v1.BrakeService.ListBrakes:output_type -> bulkhead.v1.ListBrakesResponse
-	6,  // 13: bulkhead.v1.BrakeService.SetBrake:output_type -> bulkhead.v1.SetBrakeResponse
-	8,  // 14: bulkhead.v1.BrakeService.LiftBrake:output_type -> bulkhead.v1.LiftBrakeResponse
-	12, // [12:15] is the sub-list for method output_type
-	9,  // [9:12] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	1,  // 5: bulkhead.v1.ListBrakesResponse.exemptions:type_name -> bulkhead.v1.Brake
+	5,  // 6: bulkhead.v1.ListBrakesResponse.rulings:type_name -> bulkhead.v1.Ruling
+	2,  // 7: bulkhead.v1.Ruling.scope:type_name -> bulkhead.v1.Scope
+	10, // 8: bulkhead.v1.Ruling.since:type_name -> google.protobuf.Timestamp
+	2,  // 9: bulkhead.v1.SetBrakeRequest.scope:type_name -> bulkhead.v1.Scope
+	11, // 10: bulkhead.v1.SetBrakeRequest.time:type_name -> google.protobuf.Duration
+	1,  // 11: bulkhead.v1.SetBrakeResponse.brake:type_name -> bulkhead.v1.Brake
+	1,  // 12: bulkhead.v1.LiftBrakeResponse.brake:type_name -> bulkhead.v1.Brake
+	3,  // 13: bulkhead.v1.BrakeService.ListBrakes:input_type -> bulkhead.v1.ListBrakesRequest
+	6,  // 14: bulkhead.v1.BrakeService.SetBrake:input_type -> bulkhead.v1.SetBrakeRequest
+	8,  // 15: bulkhead.v1.BrakeService.LiftBrake:input_type -> bulkhead.v1.LiftBrakeRequest
+	4,  // 16: bulkhead.v1.BrakeService.ListBrakes:output_type -> bulkhead.v1.ListBrakesResponse
+	7,  // 17: bulkhead.v1.BrakeService.SetBrake:output_type -> bulkhead.v1.SetBrakeResponse
+	9,  // 18: bulkhead.v1.BrakeService.LiftBrake:output_type -> bulkhead.v1.LiftBrakeResponse
+	16, // [16:19] is the sub-list for method output_type
+	13, // [13:16] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_bulkhead_v1_brakes_proto_init() }
@@ -639,7 +778,7 @@ func file_bulkhead_v1_brakes_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bulkhead_v1_brakes_proto_rawDesc), len(file_bulkhead_v1_brakes_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -706,7 +706,9 @@ type Finding struct {
 	Reaches       []*Reach               `protobuf:"bytes,11,rep,name=reaches,proto3" json:"reaches,omitempty"`
 	Keeps         string                 `protobuf:"bytes,12,opt,name=keeps,proto3" json:"keeps,omitempty"`
 	Advice        []*Advice              `protobuf:"bytes,13,rep,name=advice,proto3" json:"advice,omitempty"`
-	Ended         *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=ended,proto3" json:"ended,omitempty"` // absent: it goes on
+	Ended         *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=ended,proto3" json:"ended,omitempty"`   // absent: it goes on
+	Exempt        *Exemption             `protobuf:"bytes,15,opt,name=exempt,proto3" json:"exempt,omitempty"` // absent: runs heed it
+	Class         string                 `protobuf:"bytes,16,opt,name=class,proto3" json:"class,omitempty"`   // whose scripts make them, as the objects say
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -839,6 +841,89 @@ func (x *Finding) GetEnded() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Finding) GetExempt() *Exemption {
+	if x != nil {
+		return x.Exempt
+	}
+	return nil
+}
+
+func (x *Finding) GetClass() string {
+	if x != nil {
+		return x.Class
+	}
+	return ""
+}
+
+// Exemption is who lets runs go on in spite of a finding.
+type Exemption struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Owner         string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	Until         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=until,proto3" json:"until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Exemption) Reset() {
+	*x = Exemption{}
+	mi := &file_bulkhead_v1_guard_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Exemption) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Exemption) ProtoMessage() {}
+
+func (x *Exemption) ProtoReflect() protoreflect.Message {
+	mi := &file_bulkhead_v1_guard_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Exemption.ProtoReflect.Descriptor instead.
+func (*Exemption) Descriptor() ([]byte, []int) {
+	return file_bulkhead_v1_guard_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Exemption) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *Exemption) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Exemption) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Exemption) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
 type Member struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Key           *FamilyKey             `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
@@ -853,7 +938,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_bulkhead_v1_guard_proto_msgTypes[11]
+	mi := &file_bulkhead_v1_guard_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -865,7 +950,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_guard_proto_msgTypes[11]
+	mi := &file_bulkhead_v1_guard_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -878,7 +963,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_guard_proto_rawDescGZIP(), []int{11}
+	return file_bulkhead_v1_guard_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Member) GetKey() *FamilyKey {
@@ -938,7 +1023,7 @@ type Reach struct {
 
 func (x *Reach) Reset() {
 	*x = Reach{}
-	mi := &file_bulkhead_v1_guard_proto_msgTypes[12]
+	mi := &file_bulkhead_v1_guard_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -950,7 +1035,7 @@ func (x *Reach) String() string {
 func (*Reach) ProtoMessage() {}
 
 func (x *Reach) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_guard_proto_msgTypes[12]
+	mi := &file_bulkhead_v1_guard_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -963,7 +1048,7 @@ func (x *Reach) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reach.ProtoReflect.Descriptor instead.
 func (*Reach) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_guard_proto_rawDescGZIP(), []int{12}
+	return file_bulkhead_v1_guard_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Reach) GetBudget() *Budget {
@@ -1022,7 +1107,7 @@ type Budget struct {
 
 func (x *Budget) Reset() {
 	*x = Budget{}
-	mi := &file_bulkhead_v1_guard_proto_msgTypes[13]
+	mi := &file_bulkhead_v1_guard_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1034,7 +1119,7 @@ func (x *Budget) String() string {
 func (*Budget) ProtoMessage() {}
 
 func (x *Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_guard_proto_msgTypes[13]
+	mi := &file_bulkhead_v1_guard_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1047,7 +1132,7 @@ func (x *Budget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Budget.ProtoReflect.Descriptor instead.
 func (*Budget) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_guard_proto_rawDescGZIP(), []int{13}
+	return file_bulkhead_v1_guard_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Budget) GetName() string {
@@ -1102,7 +1187,7 @@ type Advice struct {
 
 func (x *Advice) Reset() {
 	*x = Advice{}
-	mi := &file_bulkhead_v1_guard_proto_msgTypes[14]
+	mi := &file_bulkhead_v1_guard_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1114,7 +1199,7 @@ func (x *Advice) String() string {
 func (*Advice) ProtoMessage() {}
 
 func (x *Advice) ProtoReflect() protoreflect.Message {
-	mi := &file_bulkhead_v1_guard_proto_msgTypes[14]
+	mi := &file_bulkhead_v1_guard_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1127,7 +1212,7 @@ func (x *Advice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Advice.ProtoReflect.Descriptor instead.
 func (*Advice) Descriptor() ([]byte, []int) {
-	return file_bulkhead_v1_guard_proto_rawDescGZIP(), []int{14}
+	return file_bulkhead_v1_guard_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Advice) GetText() string {
@@ -1198,7 +1283,7 @@ const file_bulkhead_v1_guard_proto_rawDesc = "" +
 	"\aobjects\x18\x02 \x01(\x03R\aobjects\x12\x14\n" +
 	"\x05bytes\x18\x03 \x01(\x03R\x05bytes\x12\x14\n" +
 	"\x05exact\x18\x04 \x01(\bR\x05exact\x12\x16\n" +
-	"\x06reason\x18\x05 \x01(\tR\x06reason\"\xdf\x03\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\"\xa5\x04\n" +
 	"\aFinding\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\bseverity\x18\x02 \x01(\tR\bseverity\x12\x14\n" +
@@ -1214,7 +1299,14 @@ const file_bulkhead_v1_guard_proto_rawDesc = "" +
 	"\areaches\x18\v \x03(\v2\x12.bulkhead.v1.ReachR\areaches\x12\x14\n" +
 	"\x05keeps\x18\f \x01(\tR\x05keeps\x12+\n" +
 	"\x06advice\x18\r \x03(\v2\x13.bulkhead.v1.AdviceR\x06advice\x120\n" +
-	"\x05ended\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\x05ended\"\xad\x01\n" +
+	"\x05ended\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\x05ended\x12.\n" +
+	"\x06exempt\x18\x0f \x01(\v2\x16.bulkhead.v1.ExemptionR\x06exempt\x12\x14\n" +
+	"\x05class\x18\x10 \x01(\tR\x05class\"\x9d\x01\n" +
+	"\tExemption\x12\x14\n" +
+	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\xad\x01\n" +
 	"\x06Member\x12(\n" +
 	"\x03key\x18\x01 \x01(\v2\x16.bulkhead.v1.FamilyKeyR\x03key\x12\x18\n" +
 	"\aobjects\x18\x02 \x01(\x03R\aobjects\x12\x14\n" +
@@ -1255,7 +1347,7 @@ func file_bulkhead_v1_guard_proto_rawDescGZIP() []byte {
 	return file_bulkhead_v1_guard_proto_rawDescData
 }
 
-var file_bulkhead_v1_guard_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_bulkhead_v1_guard_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_bulkhead_v1_guard_proto_goTypes = []any{
 	(*ListFindingsRequest)(nil),   // 0: bulkhead.v1.ListFindingsRequest
 	(*ListFindingsResponse)(nil),  // 1: bulkhead.v1.ListFindingsResponse
@@ -1268,46 +1360,50 @@ var file_bulkhead_v1_guard_proto_goTypes = []any{
 	(*Keep)(nil),                  // 8: bulkhead.v1.Keep
 	(*KindStatus)(nil),            // 9: bulkhead.v1.KindStatus
 	(*Finding)(nil),               // 10: bulkhead.v1.Finding
-	(*Member)(nil),                // 11: bulkhead.v1.Member
-	(*Reach)(nil),                 // 12: bulkhead.v1.Reach
-	(*Budget)(nil),                // 13: bulkhead.v1.Budget
-	(*Advice)(nil),                // 14: bulkhead.v1.Advice
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 16: google.protobuf.Duration
+	(*Exemption)(nil),             // 11: bulkhead.v1.Exemption
+	(*Member)(nil),                // 12: bulkhead.v1.Member
+	(*Reach)(nil),                 // 13: bulkhead.v1.Reach
+	(*Budget)(nil),                // 14: bulkhead.v1.Budget
+	(*Advice)(nil),                // 15: bulkhead.v1.Advice
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
 }
 var file_bulkhead_v1_guard_proto_depIdxs = []int32{
 	10, // 0: bulkhead.v1.ListFindingsResponse.findings:type_name -> bulkhead.v1.Finding
-	15, // 1: bulkhead.v1.ListFindingsResponse.looked:type_name -> google.protobuf.Timestamp
-	15, // 2: bulkhead.v1.GetCensusResponse.at:type_name -> google.protobuf.Timestamp
+	16, // 1: bulkhead.v1.ListFindingsResponse.looked:type_name -> google.protobuf.Timestamp
+	16, // 2: bulkhead.v1.GetCensusResponse.at:type_name -> google.protobuf.Timestamp
 	5,  // 3: bulkhead.v1.GetCensusResponse.tallies:type_name -> bulkhead.v1.Tally
 	9,  // 4: bulkhead.v1.GetCensusResponse.kinds:type_name -> bulkhead.v1.KindStatus
 	4,  // 5: bulkhead.v1.Tally.key:type_name -> bulkhead.v1.FamilyKey
 	6,  // 6: bulkhead.v1.Tally.born:type_name -> bulkhead.v1.Birth
 	7,  // 7: bulkhead.v1.Tally.facts:type_name -> bulkhead.v1.Fact
-	15, // 8: bulkhead.v1.Tally.example_created:type_name -> google.protobuf.Timestamp
+	16, // 8: bulkhead.v1.Tally.example_created:type_name -> google.protobuf.Timestamp
 	8,  // 9: bulkhead.v1.Tally.keeps:type_name -> bulkhead.v1.Keep
-	15, // 10: bulkhead.v1.Birth.at:type_name -> google.protobuf.Timestamp
-	16, // 11: bulkhead.v1.Keep.ttl:type_name -> google.protobuf.Duration
-	15, // 12: bulkhead.v1.Finding.since:type_name -> google.protobuf.Timestamp
-	11, // 13: bulkhead.v1.Finding.members:type_name -> bulkhead.v1.Member
+	16, // 10: bulkhead.v1.Birth.at:type_name -> google.protobuf.Timestamp
+	17, // 11: bulkhead.v1.Keep.ttl:type_name -> google.protobuf.Duration
+	16, // 12: bulkhead.v1.Finding.since:type_name -> google.protobuf.Timestamp
+	12, // 13: bulkhead.v1.Finding.members:type_name -> bulkhead.v1.Member
 	7,  // 14: bulkhead.v1.Finding.facts:type_name -> bulkhead.v1.Fact
-	12, // 15: bulkhead.v1.Finding.reaches:type_name -> bulkhead.v1.Reach
-	14, // 16: bulkhead.v1.Finding.advice:type_name -> bulkhead.v1.Advice
-	15, // 17: bulkhead.v1.Finding.ended:type_name -> google.protobuf.Timestamp
-	4,  // 18: bulkhead.v1.Member.key:type_name -> bulkhead.v1.FamilyKey
-	13, // 19: bulkhead.v1.Reach.budget:type_name -> bulkhead.v1.Budget
-	16, // 20: bulkhead.v1.Reach.in:type_name -> google.protobuf.Duration
-	16, // 21: bulkhead.v1.Reach.low:type_name -> google.protobuf.Duration
-	16, // 22: bulkhead.v1.Reach.high:type_name -> google.protobuf.Duration
-	0,  // 23: bulkhead.v1.GuardService.ListFindings:input_type -> bulkhead.v1.ListFindingsRequest
-	2,  // 24: bulkhead.v1.GuardService.GetCensus:input_type -> bulkhead.v1.GetCensusRequest
-	1,  // 25: bulkhead.v1.GuardService.ListFindings:output_type -> bulkhead.v1.ListFindingsResponse
-	3,  // 26: bulkhead.v1.GuardService.GetCensus:output_type -> bulkhead.v1.GetCensusResponse
-	25, // [25:27] is the sub-list for method output_type
-	23, // [23:25] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	13, // 15: bulkhead.v1.Finding.reaches:type_name -> bulkhead.v1.Reach
+	15, // 16: bulkhead.v1.Finding.advice:type_name -> bulkhead.v1.Advice
+	16, // 17: bulkhead.v1.Finding.ended:type_name -> google.protobuf.Timestamp
+	11, // 18: bulkhead.v1.Finding.exempt:type_name -> bulkhead.v1.Exemption
+	16, // 19: bulkhead.v1.Exemption.since:type_name -> google.protobuf.Timestamp
+	16, // 20: bulkhead.v1.Exemption.until:type_name -> google.protobuf.Timestamp
+	4,  // 21: bulkhead.v1.Member.key:type_name -> bulkhead.v1.FamilyKey
+	14, // 22: bulkhead.v1.Reach.budget:type_name -> bulkhead.v1.Budget
+	17, // 23: bulkhead.v1.Reach.in:type_name -> google.protobuf.Duration
+	17, // 24: bulkhead.v1.Reach.low:type_name -> google.protobuf.Duration
+	17, // 25: bulkhead.v1.Reach.high:type_name -> google.protobuf.Duration
+	0,  // 26: bulkhead.v1.GuardService.ListFindings:input_type -> bulkhead.v1.ListFindingsRequest
+	2,  // 27: bulkhead.v1.GuardService.GetCensus:input_type -> bulkhead.v1.GetCensusRequest
+	1,  // 28: bulkhead.v1.GuardService.ListFindings:output_type -> bulkhead.v1.ListFindingsResponse
+	3,  // 29: bulkhead.v1.GuardService.GetCensus:output_type -> bulkhead.v1.GetCensusResponse
+	28, // [28:30] is the sub-list for method output_type
+	26, // [26:28] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_bulkhead_v1_guard_proto_init() }
@@ -1321,7 +1417,7 @@ func file_bulkhead_v1_guard_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bulkhead_v1_guard_proto_rawDesc), len(file_bulkhead_v1_guard_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

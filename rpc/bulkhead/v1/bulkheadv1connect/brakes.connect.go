@@ -43,13 +43,16 @@ const (
 
 // BrakeServiceClient is a client for the bulkhead.v1.BrakeService service.
 type BrakeServiceClient interface {
-	// ListBrakes returns the brakes in force that the caller may see, oldest first.
+	// ListBrakes returns the brakes in force that the caller may see, oldest first, and
+	// likewise exemptions and what the guard says.
 	ListBrakes(context.Context, *v1.ListBrakesRequest) (*v1.ListBrakesResponse, error)
 	// SetBrake puts a brake on a scope. When it has answered, nothing of the scope is
 	// leased any more, and that survives a loss of power; what runs goes on. Another one
-	// of the same caller on the same scope changes the first: a call can be repeated.
+	// of the same caller on the same scope changes the first: a call can be repeated. One
+	// on a finding needs a time, of seven days at most, and lets runs go on.
 	SetBrake(context.Context, *v1.SetBrakeRequest) (*v1.SetBrakeResponse, error)
-	// LiftBrake ends a brake. What it held goes on by itself, first a few at once.
+	// LiftBrake ends a brake, or an exemption. What a brake held goes on by itself, first a
+	// few at once.
 	LiftBrake(context.Context, *v1.LiftBrakeRequest) (*v1.LiftBrakeResponse, error)
 }
 
@@ -122,13 +125,16 @@ func (c *brakeServiceClient) LiftBrake(ctx context.Context, req *v1.LiftBrakeReq
 
 // BrakeServiceHandler is an implementation of the bulkhead.v1.BrakeService service.
 type BrakeServiceHandler interface {
-	// ListBrakes returns the brakes in force that the caller may see, oldest first.
+	// ListBrakes returns the brakes in force that the caller may see, oldest first, and
+	// likewise exemptions and what the guard says.
 	ListBrakes(context.Context, *v1.ListBrakesRequest) (*v1.ListBrakesResponse, error)
 	// SetBrake puts a brake on a scope. When it has answered, nothing of the scope is
 	// leased any more, and that survives a loss of power; what runs goes on. Another one
-	// of the same caller on the same scope changes the first: a call can be repeated.
+	// of the same caller on the same scope changes the first: a call can be repeated. One
+	// on a finding needs a time, of seven days at most, and lets runs go on.
 	SetBrake(context.Context, *v1.SetBrakeRequest) (*v1.SetBrakeResponse, error)
-	// LiftBrake ends a brake. What it held goes on by itself, first a few at once.
+	// LiftBrake ends a brake, or an exemption. What a brake held goes on by itself, first a
+	// few at once.
 	LiftBrake(context.Context, *v1.LiftBrakeRequest) (*v1.LiftBrakeResponse, error)
 }
 
