@@ -105,12 +105,12 @@ func TestABrakeSaysWhoHoldsUntilWhen(t *testing.T) {
 		},
 		"a class, slowed, for two hours": {
 			brake: bulkhead.Brake{ID: 4, Scope: class("web"), Reason: "T1", Owner: "ann", Factor: 0.5, Since: midday, Expires: midday.Add(2 * time.Hour)},
-			want:  bulkhead.Verdict{Level: bulkhead.Slow, Factor: 0.5, Reason: "brake 4 on class web by ann until 14:00 UTC: T1", Since: midday, Lifts: "bulkhead brake off 4",
+			want: bulkhead.Verdict{Level: bulkhead.Slow, Factor: 0.5, Reason: "brake 4 on class web by ann until 14:00 UTC: T1", Since: midday, Lifts: "bulkhead brake off 4",
 				Past: "brake 4 on class web by ann: T1"},
 		},
 		"a pool, for days": {
 			brake: bulkhead.Brake{ID: 5, Scope: pool("db"), Reason: "T1", Owner: "ann", Since: midday, Expires: midday.AddDate(0, 0, 3)},
-			want:  bulkhead.Verdict{Level: bulkhead.Stop, Reason: "brake 5 on pool db by ann until 2026-11-28 12:00 UTC: T1", Since: midday, Lifts: "bulkhead brake off 5",
+			want: bulkhead.Verdict{Level: bulkhead.Stop, Reason: "brake 5 on pool db by ann until 2026-11-28 12:00 UTC: T1", Since: midday, Lifts: "bulkhead brake off 5",
 				Past: "brake 5 on pool db by ann: T1"},
 		},
 	}

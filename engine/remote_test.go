@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,6 +46,7 @@ type server struct {
 	shelf *output.Shelf
 	*engine.Engine
 	most  int // agents of a class; 0: the default
+	rules atomic.Pointer[[]bulkhead.Ruling]
 	stop  context.CancelFunc
 	ended chan error
 }
@@ -54,6 +56,7 @@ func serve(t *testing.T) *server { return serveFew(t, 0) }
 // serveFew is a server that knows at most so many agents of a class.
 func serveFew(t *testing.T, most int) *server {
 	s := &server{t: t, dir: t.TempDir(), clock: &clock{now: time.Now()}, most: most}
+	s.rules.Store(&[]bulkhead.Ruling{})
 	s.start()
 	t.Cleanup(s.kill)
 	return s
@@ -67,7 +70,7 @@ func (s *server) start() {
 		s.t.Fatal(err)
 	}
 	s.shelf = &output.Shelf{Dir: func(id bulkhead.RunID) string { return filepath.Join(s.dir, "output", id.String()) }}
-	s.Engine = engine.New(engine.Options{Store: s.store, Now: s.clock.Now, Remote: &engine.Remote{
+	s.Engine = engine.New(engine.Options{Store: s.store, Now: s.clock.Now, Rulings: s.rulings, Remote: &engine.Remote{
 		MaxAgents: s.most, Output: s.shelf,
 		Fetch: func(ctx context.Context, id bulkhead.RunID) (*bulkhead.Run, error) {
 			return s.store.Run(ctx, id)
@@ -86,6 +89,8 @@ func (s *server) start() {
 		}
 	}
 }
+
+func (s *server) rulings() []bulkhead.Ruling { return *s.rules.Load() }
 
 // kill ends everything, as kill -9 would: nobody says good-bye.
 func (s *server) kill() {

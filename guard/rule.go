@@ -222,8 +222,8 @@ func (a *analysis) class(group []*growth, namespace string) string {
 // classIn is the full name of a class that an object in a namespace names. One of
 // another namespace is not believed: whoever writes here must not stop others there.
 func classIn(namespace, value string) (string, bool) {
-	name, found := strings.CutPrefix(value, namespace+"/")
-	if !found && strings.Contains(name, "/") || name == "" || namespace == "" {
+	name := strings.TrimPrefix(value, namespace+"/")
+	if namespace == "" || name == "" || strings.Contains(name, "/") {
 		return "", false
 	}
 	return namespace + "/" + name, true

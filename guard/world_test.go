@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"bulkhead.dev/bulkhead"
@@ -24,6 +25,10 @@ type world struct {
 	born     bool   // the census says when objects were created
 	// In this time one release is gone, but for its pod.
 	dip, dipEnds time.Time
+	// Objects of these kinds name this class, those that were made since classFrom.
+	class     string
+	classed   []string
+	classFrom time.Time
 }
 
 // noise is a random number of a name and a time: the same each time it is asked for.
@@ -143,6 +148,13 @@ func (w *world) incident(at time.Time, add func(bulkhead.Tally)) {
 		if kind == "jobs.batch" || kind == "pods" || kind == "configmaps" {
 			t.Facts = append(t.Facts, bulkhead.Fact{Key: "username", Value: "ann", Objects: n},
 				bulkhead.Fact{Key: "script", Value: "requeueTranscodes.php", Objects: n})
+		}
+		if w.class != "" && slices.Contains(w.classed, kind) && at.After(w.classFrom) {
+			since := n
+			if !w.classFrom.IsZero() {
+				since = n - int64(w.made(w.classFrom.Sub(w.loop).Hours()))
+			}
+			t.Facts = append(t.Facts, bulkhead.Fact{Key: bulkhead.ClassKey, Value: w.class, Objects: since})
 		}
 		add(t)
 	}
