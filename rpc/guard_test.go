@@ -154,7 +154,10 @@ func TestFindingsAndTalliesArriveAsTheyAre(t *testing.T) {
 			ID: s(), Severity: bulkhead.Severity(s()), Title: s(), Namespace: s(), Since: someTime.Draw(t, "since"),
 			PerHour: rapid.Float64().Draw(t, "per hour"), Client: s(), Users: list(someText).Draw(t, "users"), Facts: list(someFact).Draw(t, "facts"),
 			Keeps: s(), Ended: someTime.Draw(t, "ended"), Members: list(someMember).Draw(t, "members"), Reaches: list(someReach).Draw(t, "reaches"),
-			Advice: list(someAdvice).Draw(t, "advice"),
+			Advice: list(someAdvice).Draw(t, "advice"), Class: s(),
+		}
+		if rapid.Bool().Draw(t, "exempt") {
+			want.Exempt = &bulkhead.Exemption{Owner: s(), Reason: s(), Since: someTime.Draw(t, "from"), Until: someTime.Draw(t, "until")}
 		}
 		same(t, want, rpc.FindingOf(over(t, rpc.FindingMessage(&want))))
 
