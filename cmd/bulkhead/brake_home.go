@@ -96,10 +96,10 @@ func (f *folder) liftBrake(ctx context.Context, id int64) (st bulkhead.BrakeStat
 	if err != nil {
 		return st, err
 	}
-	if err := f.show(ctx, &b); err != nil {
+	if st, err = f.oneOf(ctx, b); err != nil { // before it goes on
 		return st, err
 	}
-	return f.oneOf(ctx, b)
+	return st, f.show(ctx, &b)
 }
 
 // findingScope is the scope of a finding that the guard of the server that has this

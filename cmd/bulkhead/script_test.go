@@ -46,6 +46,7 @@ done
 //	field FILE PATH VALUE             the value of a JSON document at a path like 0.counts.failed
 //	fields FILE                       print the names of a JSON document's fields, in order
 //	serve [FLAG…]                     start a server, or start it again; commands go there
+//	found DIR ID NAMESPACE TITLE      let the guard of a state folder have found something
 //	work CLASS SLOTS                  start an agent of it under the name of its class
 //
 // and the program hold, which an item runs to wait for a file.
@@ -57,7 +58,7 @@ func TestScripts(t *testing.T) {
 		Setup:               setup,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "start": start, "send": send, "ended": ended,
-			"waitfor": waitFor, "until": until, "field": field, "fields": fields, "serve": startServer, "work": startAgent,
+			"waitfor": waitFor, "until": until, "field": field, "fields": fields, "serve": startServer, "work": startAgent, "found": foundBefore,
 		},
 	})
 }

@@ -1,13 +1,18 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/store/history"
 )
 
 // testClass is a class as scripts have it. What it says of pods means nothing to
@@ -71,4 +76,16 @@ func startAgent(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(token, []byte(ts.ReadFile("stdout")), 0o600))
 	start(ts, false, []string{class, "bulkhead", "agent", "--server", ts.Getenv("BULKHEAD_SERVER"), "--ca", ts.Getenv("BULKHEAD_CA"),
 		"--token-file", token, "--class", class, "--slots", args[1], "--spool", ts.MkAbs(class + ".spool")})
+}
+
+// foundBefore writes what a guard would.
+func foundBefore(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 4 {
+		ts.Fatalf("usage: found DIR ID NAMESPACE TITLE")
+	}
+	h, err := history.Open(filepath.Join(ts.MkAbs(args[0]), history.Name))
+	ts.Check(err)
+	f := bulkhead.Finding{ID: args[1], Namespace: args[2], Title: args[3], Severity: bulkhead.Critical, Since: time.Now()}
+	ts.Check(h.Keep(context.Background(), []bulkhead.Finding{f}))
+	ts.Check(h.Close())
 }
