@@ -26,6 +26,7 @@ type Input struct {
 	Facts   map[bulkhead.Key][]bulkhead.Fact
 	Budgets []bulkhead.Budget // default budget.Defaults()
 	Agents  []AgentSample     // of each agent the container that is nearest to its limit
+	Makers  Makers            // default: nobody knows
 
 	// Of a guard: what is known not to grow, and where the series are.
 	calm   map[bulkhead.Key]bool

@@ -258,7 +258,8 @@ func (a *analysis) makers(group []*growth) (client string, users []string, facts
 			users = append(users, f.Value)
 		}
 	}
-	return clean(client), users, facts
+	users, agent := a.users(group, users)
+	return clean(cmp.Or(client, agent)), users, facts
 }
 
 // added is how many objects of a growth have come since its facts were kept, and how

@@ -56,7 +56,9 @@ type Options struct {
 	// Class says whether there is a class of this name, NAMESPACE/NAME: a finding whose
 	// objects are of one concerns that only. It must be quick. Default: there are none.
 	Class func(name string) bool
-	Now   func() time.Time // default time.Now
+	// Makers are who makes objects, by the audit log. Default: nobody knows.
+	Makers Makers
+	Now    func() time.Time // default time.Now
 }
 
 // Guard looks at a cluster. Step is called by one goroutine, the rest by any.
@@ -150,7 +152,7 @@ func (g *Guard) analyze(census bulkhead.Census, agents []AgentSample) []bulkhead
 		calm, g.judgedAt = nil, census.At
 	}
 	a := newAnalysis(Input{Now: census.At, Census: census, Looked: g.memory.spans,
-		Facts: g.facts.older, Budgets: g.opts.Budgets, Agents: agents, calm: calm, memory: g.memory})
+		Facts: g.facts.older, Budgets: g.opts.Budgets, Agents: agents, Makers: g.opts.Makers, calm: calm, memory: g.memory})
 	found := a.findings()
 	for key := range calm {
 		a.made[key] = nil

@@ -191,6 +191,9 @@ func madeBy(f *bulkhead.Finding) string {
 	if f.Client != "" {
 		parts = append(parts, f.Client)
 	}
+	if users := withShare(f.Users); len(users) > 0 {
+		parts = append(parts, "as "+list(users))
+	}
 	for _, of := range f.Facts {
 		_, key, found := strings.Cut(of.Key, "/")
 		if !found {

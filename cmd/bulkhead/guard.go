@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,6 +23,7 @@ type watchFlags struct {
 	agents, every        string
 	agentsToken          string
 	containers, facts    []string
+	audit                []string
 	speed                float64
 	webhook, webhookFile string
 	tokenFile, ca        string
@@ -38,6 +40,7 @@ func (f *watchFlags) define(cmd *cobra.Command, prefix string) {
 	fl.StringVar(&f.agentsToken, prefix+"agents-token-file", "", "`file` with a bearer token for Prometheus")
 	fl.StringArrayVar(&f.containers, prefix+"agent", nil, "`name` of a container to measure, in place of the known agents; repeat")
 	fl.StringArrayVar(&f.facts, prefix+"fact", nil, "`key` of a label or annotation that says who or what for, beside username, script, comment, …; repeat")
+	fl.StringArrayVar(&f.audit, prefix+"audit-log", nil, "`file` that an API server writes its audit log to: says which users make objects; repeat")
 	fl.StringVar(&f.every, prefix+"every", "1m", "how often it looks at what was counted")
 	fl.Float64Var(&f.speed, prefix+"speed", 1, "to try it out: time runs so many times as fast for the guard")
 	fl.BoolVar(&f.events, prefix+"events", false, "make an Event of each finding, in the namespace where it grows")
@@ -65,6 +68,9 @@ func (f *watchFlags) check(prefix string) (every time.Duration, err error) {
 	}
 	if off := f.agents == "" || f.agents == "off"; off && (len(f.containers) > 0 || f.agentsToken != "") {
 		return 0, usage("give that, too", "--%sagent and --%[1]sagents-token-file are of use with --%[1]sagents only", prefix)
+	}
+	if prefix != "" && slices.Contains(f.audit, "-") {
+		return 0, usage("give a file, or run `bulkhead guard --audit-log -` beside the server", "--%saudit-log - is standard input, which a server does not read", prefix)
 	}
 	if every, err = plan.ParseDuration(f.every); err != nil {
 		return 0, fmt.Errorf("--%severy: %w", prefix, err)
@@ -111,6 +117,11 @@ needs. What was counted is kept in the state folder, 30 days back, so that a res
 forgets nothing; bulkhead why reads it there. Two guards of one cluster, each with a
 state folder of its own, are told as one.
 
+--audit-log reads what users the API server has seen making the objects, from its audit
+log: the file that kube-apiserver --audit-log-path names, on the machine where it
+runs, or - for standard input, where it is elsewhere. A policy of level Metadata is
+enough. Only who made what is kept, in memory; no line of it is logged.
+
 --listen serves /metrics, with alert rules from bulkhead guard rules, and /healthz.
 As part of a server, bulkhead serve --guard, it also holds back the server's runs
 while something multiplies.
@@ -123,6 +134,7 @@ guard of the state folder does not allow it; 125 it cannot go on.`,
 		Example: `  bulkhead guard
   bulkhead guard --kube-context prod --kinds -secrets --listen 127.0.0.1:9095
   bulkhead guard --metrics-only --budget networkpolicies=1000 -o json
+  ssh cp1 sudo tail -F /var/log/kubernetes/audit.log | bulkhead guard --audit-log -
   bulkhead guard --events --webhook https://alerts.example.org/hook --webhook-token-file hook.token
   bulkhead guard --webhook-file ~/.config/chat-hook.url`,
 		Args: unknownCommand,

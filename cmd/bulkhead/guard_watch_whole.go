@@ -46,6 +46,7 @@ func (a *app) guardWatch(ctx context.Context, f *guardWatchFlags, every time.Dur
 	if o.State, err = a.stateDir(); err != nil {
 		return err
 	}
+	o.Stdin = a.stdin
 	o.Log = slog.New(slog.NewTextHandler(a.stderr, nil))
 	o.Looked = func(changes []lookout.Change, _ []bulkhead.Ruling) { a.sayChanges(changes, f.out) }
 	l, err := lookout.New(*o)
@@ -73,6 +74,7 @@ func (f *watchFlags) lookout(every time.Duration) (*lookout.Options, error) {
 		Census: census.Options{Kinds: f.kinds, MetricsOnly: f.metricsOnly, Namespaces: f.namespaces},
 		Tell:   tell.Options{Webhook: webhook.Webhook{URL: f.webhook, URLFile: f.webhookFile, TokenFile: f.tokenFile, CAFile: f.ca}},
 		Agents: f.agents, Containers: f.containers, AgentsTokenFile: f.agentsToken, Events: f.events, Every: every, Speed: f.speed,
+		AuditLogs: f.audit,
 	}
 	if len(f.facts) > 0 {
 		o.Census.FactKeys = slices.Concat(census.DefaultFacts, f.facts)

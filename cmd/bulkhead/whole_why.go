@@ -13,6 +13,7 @@ import (
 
 	"bulkhead.dev/bulkhead"
 	"bulkhead.dev/bulkhead/cmd/bulkhead/cluster"
+	"bulkhead.dev/bulkhead/cmd/bulkhead/lookout"
 	"bulkhead.dev/bulkhead/guard"
 	"bulkhead.dev/bulkhead/guard/census"
 )
@@ -26,6 +27,12 @@ func (a *app) whyLook(ctx context.Context, s *serverAddress, f *whyFlags) (answe
 	if err != nil {
 		return answer{}, err
 	}
+	var makers guard.Makers
+	if f.audit != "" {
+		if makers, err = lookout.AuditLog(ctx, f.audit); err != nil {
+			a.tell("bulkhead: %v; users are known from labels only\n  %s", err, bulkhead.HintOf(err))
+		}
+	}
 	config, err := cluster.Config(s.clusterOptions())
 	if err != nil {
 		return answer{}, err
@@ -38,9 +45,9 @@ func (a *app) whyLook(ctx context.Context, s *serverAddress, f *whyFlags) (answe
 		return answer{}, fmt.Errorf("look at the cluster: %w", err)
 	}
 	n := answer{from: "bulkhead why", looked: c.At, census: c, once: true}
-	n.findings = guard.Analyze(guard.Input{Now: c.At, Census: c, Budgets: budgets})
+	n.findings = guard.Analyze(guard.Input{Now: c.At, Census: c, Budgets: budgets, Makers: makers})
 	if learnLives(ctx, config, c, n.findings) {
-		n.findings = guard.Analyze(guard.Input{Now: c.At, Census: c, Budgets: budgets})
+		n.findings = guard.Analyze(guard.Input{Now: c.At, Census: c, Budgets: budgets, Makers: makers})
 	}
 	return n, nil
 }

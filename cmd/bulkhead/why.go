@@ -32,6 +32,7 @@ type whyFlags struct {
 
 	budgetsFile string
 	budgets     []string
+	audit       string
 }
 
 func (a *app) whyCmd() *cobra.Command {
@@ -48,7 +49,9 @@ It asks the guard of the server that commands go to; else the guard that writes 
 state folder; and if there is none it looks at the cluster of the kubeconfig itself,
 once: metadata only, page by page. What the objects' times of creation tell is enough
 to see what has grown and still stands, if it began half an hour ago or earlier. --now
-does that at once, and heeds --budgets and --budget, as bulkhead guard takes them.
+does that at once, and heeds --budgets and --budget, as bulkhead guard takes them;
+so does --audit-log, which says what users the API server has seen making the objects,
+from the end of its audit log (bulkhead guard --help says more).
 
 A family is the objects of one kind and namespace whose names differ only in what
 varies, which is written *: thousands of randomly named objects are one line.
@@ -63,6 +66,7 @@ cluster has no such kind or namespace; 3 interrupted; 125 nobody could look.`,
   bulkhead why networkpolicies -n mw-script
   bulkhead why --now --kube-context prod
   bulkhead why --all --server https://bulkhead.example.org:8443 --ca ca.crt --token-file token
+  sudo bulkhead why --kube-context prod --audit-log /var/log/kubernetes/audit.log
   bulkhead why -o json | jq '.findings[] | {title, since, client, users}'`,
 		Args:              atMost("KIND"),
 		ValidArgsFunction: completeKinds,
@@ -84,6 +88,7 @@ cluster has no such kind or namespace; 3 interrupted; 125 nobody could look.`,
 	fl.StringVarP(&f.namespace, "namespace", "n", "", "only this `namespace`")
 	fl.StringVar(&f.budgetsFile, "budgets", "", "with a look at the cluster: YAML `file` with budgets that come before the defaults")
 	fl.StringArrayVar(&f.budgets, "budget", nil, "with a look at the cluster: `KIND=LIMIT`, for example networkpolicies=1000; repeat")
+	fl.StringVar(&f.audit, "audit-log", "", "with a look at the cluster: `file` that the API server writes its audit log to")
 	completeNoFiles(cmd, "namespace", "budget")
 	_ = cmd.MarkFlagFilename("budgets", "yaml", "yml", "json")
 	return cmd
@@ -153,7 +158,7 @@ func (a *app) askWhy(ctx context.Context, f *whyFlags) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	if f.now || f.budgetsFile != "" || len(f.budgets) > 0 {
+	if f.now || f.budgetsFile != "" || len(f.budgets) > 0 || f.audit != "" {
 		return a.whyLook(ctx, &p.server, f)
 	}
 	if p.remote() {

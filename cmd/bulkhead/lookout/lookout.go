@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -47,6 +48,9 @@ type Options struct {
 	Containers []string
 	// AgentsTokenFile has the token for Prometheus. Default: none.
 	AgentsTokenFile string
+	// AuditLogs are the API servers' audit logs; "-" is Stdin. Default: none is read.
+	AuditLogs []string
+	Stdin     io.Reader
 	// Budgets are those that count. Default: budget.Defaults.
 	Budgets []bulkhead.Budget
 	// Tell says who is told. Its State, Now and Log are New's.
@@ -105,6 +109,7 @@ type Lookout struct {
 	guard    *guard.Guard
 	teller   *tell.Teller
 	requests tell.Requests
+	audit    *auditLogs
 	client   kubernetes.Interface // for quotas
 
 	// Of the goroutine that looks.
@@ -122,7 +127,7 @@ type Lookout struct {
 // New opens the history and checks the options. It asks nothing of the cluster yet.
 func New(o Options) (_ *Lookout, err error) {
 	o.defaults()
-	l := &Lookout{opts: o, requests: tell.NewRequests(), open: map[string]bulkhead.Finding{}}
+	l := &Lookout{opts: o, requests: tell.NewRequests(), audit: newAuditLogs(&o), open: map[string]bulkhead.Finding{}}
 	config := rest.CopyConfig(o.Config)
 	config.Wrap(l.requests.Wrap)
 	if l.census, err = census.New(config, o.Census); err != nil {
@@ -149,7 +154,7 @@ func New(o Options) (_ *Lookout, err error) {
 	if err := os.MkdirAll(o.State, 0o700); err != nil {
 		return nil, fmt.Errorf("make the state folder: %w", err)
 	}
-	watches := guard.Options{Snapshot: l.census.Snapshot, Budgets: o.Budgets, Agents: measured, Class: o.Class, Now: o.Tell.Now}
+	watches := guard.Options{Snapshot: l.census.Snapshot, Budgets: o.Budgets, Agents: measured, Class: o.Class, Makers: l.audit.makers(), Now: o.Tell.Now}
 	watches.TTL = func(ctx context.Context, key bulkhead.Key, example string) (time.Duration, error) {
 		return census.TTL(ctx, config, key, example)
 	}
@@ -194,7 +199,7 @@ func (l *Lookout) Alone() bool { return l.history == nil || l.history.Writes() }
 
 // Collectors are the metrics.
 func (l *Lookout) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{l.teller.Collector(), l.requests}
+	return []prometheus.Collector{l.teller.Collector(), l.requests, l.audit.lines}
 }
 
 // Close closes the history.
@@ -210,8 +215,8 @@ func (l *Lookout) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var parts sync.WaitGroup
-	errs := make(chan error, 3)
-	for _, part := range []func(context.Context) error{l.census.Run, l.teller.Run, l.expireQuotas} {
+	errs := make(chan error, 4)
+	for _, part := range []func(context.Context) error{l.census.Run, l.teller.Run, l.expireQuotas, l.audit.run} {
 		parts.Go(func() {
 			if err := part(ctx); err != nil && ctx.Err() == nil {
 				errs <- err
