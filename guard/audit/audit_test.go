@@ -123,7 +123,8 @@ func TestOnlyWhatMadeAnObjectCounts(t *testing.T) {
 	}
 }
 
-// Each line of the file that an API server wrote is followed by what it is.
+// Each line of the file, most of which an API server of Kubernetes 1.37 wrote, is followed by
+// what it is.
 func TestLinesThatAPIServersWrote(t *testing.T) {
 	text, err := os.ReadFile("testdata/lines.txt")
 	if err != nil {

@@ -262,14 +262,14 @@ func (u *Users) Of(kind, namespace, name string, since time.Time) Answer {
 			}
 		}
 	}
-	hour := hourOf(since)
+	hour := max(hourOf(since), u.hour-keptHours+1)
 	// The family that the census has may be of what the name does not show to be made up:
 	// one word each at first, then more.
 	for _, loose := range []bool{false, true} {
 		sum := sum{}
 		for _, s := range spots {
 			for of, m := range s.named {
-				if matches(name, of, loose) {
+				if matches(name, of, loose || name == "*") {
 					sum.add(m, hour)
 				}
 			}
