@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apiserver/pkg/audit/policy"
 
 	"bulkhead.dev/bulkhead/guard/audit"
 )
@@ -120,6 +121,19 @@ func TestOnlyWhatMadeAnObjectCounts(t *testing.T) {
 				t.Errorf("%s, want %s (-want +got):\n%s\n%s", result, c.result, diff, c.line)
 			}
 		})
+	}
+}
+
+func TestThePolicyOfTheDocumentationIsOne(t *testing.T) {
+	text, err := os.ReadFile("../../docs/guard.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "```text\napiVersion: audit.k8s.io/v1\n")
+	body, _, _ := strings.Cut(rest, "```")
+	p, err := policy.LoadPolicyFromBytes([]byte("apiVersion: audit.k8s.io/v1\n" + body))
+	if err != nil || len(p.Rules) != 3 {
+		t.Errorf("%v: %+v", err, p)
 	}
 }
 

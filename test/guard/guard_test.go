@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -24,6 +25,7 @@ import (
 	"k8s.io/client-go/metadata"
 
 	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/lab"
 	"bulkhead.dev/bulkhead/store/history"
 	testbed "bulkhead.dev/bulkhead/test/bed"
 )
@@ -248,6 +250,11 @@ func told(t *testing.T, b bed, h *hook, s *second, id string) {
 	if !s.said("opened", id) {
 		t.Error("the second guard has another name for it, or has not found it")
 	}
+	// It reads the audit log: whose kubeconfig Helm had is known, beside whom labels name.
+	if got := s.madeBy(); !slices.ContainsFunc(got, func(user string) bool { return strings.HasPrefix(user, "lab-admin (") }) ||
+		!slices.Contains(got, "ann (by label)") {
+		t.Errorf("the second guard says that it was made by %q", got)
+	}
 	// Each finding is one Event, whoever has found it and however often it was told.
 	found := s.opened()
 	for _, line := range h.lines() {
@@ -330,17 +337,19 @@ func (h *hook) lines() []string {
 
 // second is another guard of the same cluster, alone.
 type second struct {
-	mu   sync.Mutex
-	says map[string]bool
+	mu    sync.Mutex
+	says  map[string]bool
+	users map[string]bool // of what it has found
 }
 
 func newSecond(t *testing.T, b bed) *second {
 	t.Helper()
-	s := &second{says: map[string]bool{}}
+	s := &second{says: map[string]bool{}, users: map[string]bool{}}
 	state := filepath.Join(b.Dir, "second")
 	looked(t, state)
 	cmd := exec.Command(testbed.Binary, "guard", "--state", state, "--kubeconfig", b.Lab.Kubeconfig(),
-		"--every", "2s", "--speed", fmt.Sprint(speed), "--events", "--budget", budget, "-o", "json")
+		"--every", "2s", "--speed", fmt.Sprint(speed), "--events", "--budget", budget, "-o", "json",
+		"--audit-log", filepath.Join(b.Lab.Dir(), lab.LogFolder, lab.AuditFile))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Stderr = t.Output()
 	out, err := cmd.StdoutPipe()
@@ -363,6 +372,9 @@ func newSecond(t *testing.T, b bed) *second {
 			}
 			s.mu.Lock()
 			s.says[c.Event+" "+c.Finding.ID] = true
+			for _, user := range c.Finding.Users {
+				s.users[user] = true
+			}
 			s.mu.Unlock()
 		}
 	}()
@@ -387,6 +399,13 @@ func (s *second) opened() map[string]bool {
 		}
 	}
 	return out
+}
+
+// madeBy are the users whom it has named.
+func (s *second) madeBy() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.users))
 }
 
 func (s *second) said(event, id string) bool {
