@@ -1,5 +1,5 @@
 // Package agents measures the agents of a cluster that must hold what is in it: their
-// memory, the limit of it, and the signs that they are about to die.
+// memory and CPU, the limits of both, and the signs that they are about to die.
 //
 // An agent on each node that keeps every policy, ConfigMap or pod in memory is where a
 // growth hurts first, long before etcd or the API server notice: on 2024-10-09 it was
@@ -35,7 +35,8 @@ type Sample struct {
 	Memory      float64   `json:"memory"`      // bytes that cannot be evicted (RSS)
 	WorkingSet  float64   `json:"workingSet"`  // bytes
 	Limit       float64   `json:"limit"`       // bytes; 0: none
-	CPU         float64   `json:"cpu"`         // cores in use
+	CPU         float64   `json:"cpu"`         // cores in use over the last minutes; 0: not known yet
+	CPULimit    float64   `json:"cpuLimit"`    // cores; 0: none
 	MajorFaults float64   `json:"majorFaults"` // since it started
 	PageCache   float64   `json:"pageCache"`   // bytes
 	// Restarts and Ready are as the cluster says, a few minutes old at most. Ready is true
@@ -95,24 +96,46 @@ func versionOf(image string) string {
 	return tag
 }
 
-// Fullest are the containers that are nearest to their limits, one of each agent, in
-// the order of agents: of those without a limit the largest.
-func Fullest(samples []Sample) []Sample {
-	fullest := map[string]Sample{}
-	for _, s := range samples {
-		if f, ok := fullest[s.Agent]; !ok || fuller(s, f) {
-			fullest[s.Agent] = s
+// Worst are the containers that are nearest to their limits: of each agent the
+// fullest, and the busiest if that is another one.
+func Worst(samples []Sample) []Sample {
+	worst := Fullest(samples)
+	for _, b := range Busiest(samples) {
+		if !slices.Contains(worst, b) {
+			worst = append(worst, b)
 		}
 	}
-	return slices.SortedFunc(maps.Values(fullest), func(a, b Sample) int { return strings.Compare(a.Agent, b.Agent) })
+	return worst
 }
 
-func fuller(a, b Sample) bool {
-	if a.Limit > 0 && b.Limit > 0 {
-		return a.WorkingSet/a.Limit > b.WorkingSet/b.Limit
+// Fullest are the containers whose memory is nearest to its limit, one of each agent, in
+// the order of agents: of those without a limit the largest.
+func Fullest(samples []Sample) []Sample {
+	return nearest(samples, func(s Sample) (uses, limit float64) { return s.WorkingSet, s.Limit })
+}
+
+// Busiest are those whose CPU is.
+func Busiest(samples []Sample) []Sample {
+	return nearest(samples, func(s Sample) (uses, limit float64) { return s.CPU, s.CPULimit })
+}
+
+func nearest(samples []Sample, of func(Sample) (uses, limit float64)) []Sample {
+	nearer := func(a, b Sample) bool {
+		usesA, limitA := of(a)
+		usesB, limitB := of(b)
+		if limitA > 0 && limitB > 0 {
+			return usesA/limitA > usesB/limitB
+		}
+		if limitA > 0 || limitB > 0 {
+			return limitA > 0
+		}
+		return usesA > usesB
 	}
-	if a.Limit > 0 || b.Limit > 0 {
-		return a.Limit > 0
+	nearest := map[string]Sample{}
+	for _, s := range samples {
+		if n, ok := nearest[s.Agent]; !ok || nearer(s, n) {
+			nearest[s.Agent] = s
+		}
 	}
-	return a.WorkingSet > b.WorkingSet
+	return slices.SortedFunc(maps.Values(nearest), func(a, b Sample) int { return strings.Compare(a.Agent, b.Agent) })
 }

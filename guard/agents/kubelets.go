@@ -58,6 +58,7 @@ type kubelets struct {
 	next  time.Time // when nodes are listed again
 	fixed []string  // nodes that are asked each time
 	pods  map[string]nodePods
+	used  usage
 }
 
 // nodePods is what the API server says of the agents on one node.
@@ -68,6 +69,7 @@ type nodePods struct {
 
 type podContainer struct {
 	limit    float64
+	cpuLimit float64
 	restarts int
 	ready    bool
 	version  string
@@ -98,7 +100,7 @@ func Kubelets(config *rest.Config, options KubeletOptions) (Source, error) {
 	for _, c := range containersOr(options.Containers) {
 		wanted[c] = true
 	}
-	return &kubelets{client: client, base: base, options: options, wanted: wanted, pods: map[string]nodePods{}}, nil
+	return &kubelets{client: client, base: base, options: options, wanted: wanted, pods: map[string]nodePods{}, used: usage{}}, nil
 }
 
 // Read implements Source. Nodes are asked one after the other. A node that does not
@@ -110,6 +112,7 @@ func (k *kubelets) Read(ctx context.Context) ([]Sample, error) {
 	if err := k.list(ctx, now); err != nil {
 		return nil, err
 	}
+	k.used.forget(now)
 	var samples []Sample
 	var failed error
 	for _, node := range k.choose() {
@@ -217,9 +220,11 @@ func (k *kubelets) node(ctx context.Context, node string, now time.Time) ([]Samp
 	u := k.base.JoinPath("api/v1/nodes", url.PathEscape(node), "proxy/stats/summary")
 	u.RawQuery = "only_cpu_and_memory=true"
 	err := k.get(ctx, u, "application/json", maxSummary, func(d *json.Decoder) error {
-		return summary(d, func(s Sample) {
+		return summary(d, func(s Sample, cpu used) {
 			if k.wanted[s.Container] {
 				s.Agent, s.Node, s.At, s.Ready = agentOf(s.Container), node, now, true
+				cpu.seen = now
+				s.CPU = k.used.cores(nameOf(s), cpu)
 				samples = append(samples, s)
 			}
 		})
@@ -252,7 +257,8 @@ func (k *kubelets) describe(ctx context.Context, node string, now time.Time, sam
 	for i := range samples {
 		if c, ok := known.containers[nameOf(samples[i])]; ok {
 			s := &samples[i]
-			s.Limit, s.Restarts, s.Ready, s.Version = cmp.Or(c.limit, s.Limit), c.restarts, c.ready, c.version
+			s.Limit, s.CPULimit = cmp.Or(c.limit, s.Limit), c.cpuLimit
+			s.Restarts, s.Ready, s.Version = c.restarts, c.ready, c.version
 		}
 	}
 	return nil

@@ -18,7 +18,7 @@ import (
 )
 
 // startAgent runs a container on the real node that is called as an agent is, with a
-// file of 8 MiB in memory.
+// file of 8 MiB in memory, and that now and then uses its CPU.
 func startAgent(t *testing.T, l *lab.Lab, namespace, container string) {
 	t.Helper()
 	pod := &corev1.Pod{
@@ -28,8 +28,8 @@ func startAgent(t *testing.T, l *lab.Lab, namespace, container string) {
 			TerminationGracePeriodSeconds: new(int64),
 			Containers: []corev1.Container{{
 				Name: container, Image: "bulkhead.dev/lab/busybox:1", ImagePullPolicy: corev1.PullNever,
-				Command:   []string{"sh", "-c", "dd if=/dev/zero of=/tmp/file bs=1M count=8; exec sleep 1000"},
-				Resources: corev1.ResourceRequirements{Limits: corev1.ResourceList{"memory": resource.MustParse("64Mi")}},
+				Command:   []string{"sh", "-c", "dd if=/dev/zero of=/tmp/file bs=1M count=8; while :; do i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; sleep 1; done"},
+				Resources: corev1.ResourceRequirements{Limits: corev1.ResourceList{"memory": resource.MustParse("64Mi"), "cpu": resource.MustParse("500m")}},
 			}},
 		},
 	}
@@ -68,7 +68,7 @@ func TestRealKubeletsTellOfAgents(t *testing.T) {
 			if s.Namespace == namespace && s.Container != "calico-node" {
 				t.Fatalf("%s is no agent", s.Container)
 			}
-			if s.Namespace == namespace && s.WorkingSet > 0 && s.Ready {
+			if s.Namespace == namespace && s.WorkingSet > 0 && s.CPU > 0 && s.Ready {
 				sample = s
 				return true
 			}
@@ -81,6 +81,9 @@ func TestRealKubeletsTellOfAgents(t *testing.T) {
 	// busybox keeps 8 MiB of the file as page cache.
 	if sample.PageCache < 7*mebi || sample.Memory <= 0 || sample.Memory > 8*mebi || sample.WorkingSet > sample.Limit {
 		t.Errorf("its memory is %+v", sample)
+	}
+	if sample.CPULimit != 0.5 || sample.CPU > 2*sample.CPULimit {
+		t.Errorf("its CPU is %+v", sample)
 	}
 	if asked["/api/v1/nodes"] > 1+looks/45 {
 		t.Errorf("in %d looks nodes were listed %d times", looks, asked["/api/v1/nodes"])

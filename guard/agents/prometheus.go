@@ -42,7 +42,7 @@ type prometheus struct {
 const maxAnswer = 16 << 20
 
 // Prometheus reads from the HTTP API of a Prometheus, or of what has the same (Thanos,
-// Mimir), whose address is given. A look is nine instant queries
+// Mimir), whose address is given. A look is eleven instant queries
 // (https://prometheus.io/docs/prometheus/latest/querying/api/#instant-queries).
 func Prometheus(address string, options PrometheusOptions) (Source, error) {
 	base, err := url.Parse(address)
@@ -77,7 +77,7 @@ func here(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// query is one question, and what it adds to the samples. %s is the selector of the
+// query is one question, and what it adds to the samples. %[1]s is the selector of the
 // containers. The first makes the samples, the others fill them.
 type query struct {
 	text string
@@ -87,19 +87,25 @@ type query struct {
 // queries take of several series of one container (there are two while it restarts) the
 // largest.
 var queries = []query{
-	{`max by (namespace, pod, container, node, instance, image) (container_memory_working_set_bytes{%s})`,
+	{`max by (namespace, pod, container, node, instance, image) (container_memory_working_set_bytes{%[1]s})`,
 		func(s *Sample, v float64) { s.WorkingSet = max(s.WorkingSet, v) }},
-	{`max by (namespace, pod, container) (container_memory_rss{%s})`, func(s *Sample, v float64) { s.Memory = v }},
-	{`max by (namespace, pod, container) (container_memory_cache{%s})`, func(s *Sample, v float64) { s.PageCache = v }},
-	{`max by (namespace, pod, container) (container_spec_memory_limit_bytes{%s})`, func(s *Sample, v float64) { s.Limit = v }},
+	{`max by (namespace, pod, container) (container_memory_rss{%[1]s})`, func(s *Sample, v float64) { s.Memory = v }},
+	{`max by (namespace, pod, container) (container_memory_cache{%[1]s})`, func(s *Sample, v float64) { s.PageCache = v }},
+	{`max by (namespace, pod, container) (container_spec_memory_limit_bytes{%[1]s})`, func(s *Sample, v float64) { s.Limit = v }},
 	// What the pod says, where kube-state-metrics is there, counts more.
-	{`max by (namespace, pod, container) (kube_pod_container_resource_limits{resource="memory",%s})`,
+	{`max by (namespace, pod, container) (kube_pod_container_resource_limits{resource="memory",%[1]s})`,
 		func(s *Sample, v float64) { s.Limit = v }},
-	{`max by (namespace, pod, container) (container_memory_failures_total{failure_type="pgmajfault",scope="container",%s})`,
+	{`max by (namespace, pod, container) (container_memory_failures_total{failure_type="pgmajfault",scope="container",%[1]s})`,
 		func(s *Sample, v float64) { s.MajorFaults = v }},
-	{`sum by (namespace, pod, container) (rate(container_cpu_usage_seconds_total{%s}[5m]))`, func(s *Sample, v float64) { s.CPU = v }},
-	{`max by (namespace, pod, container) (kube_pod_container_status_restarts_total{%s})`, func(s *Sample, v float64) { s.Restarts = int(v) }},
-	{`max by (namespace, pod, container) (kube_pod_container_status_ready{%s})`, func(s *Sample, v float64) { s.Ready = v != 0 }},
+	// A counter that begins anew makes no rate below zero.
+	{`sum by (namespace, pod, container) (rate(container_cpu_usage_seconds_total{%[1]s}[5m]))`, func(s *Sample, v float64) { s.CPU = v }},
+	// Who has no limit has no quota.
+	{`max by (namespace, pod, container) (container_spec_cpu_quota{%[1]s})
+		/ max by (namespace, pod, container) (container_spec_cpu_period{%[1]s})`, func(s *Sample, v float64) { s.CPULimit = v }},
+	{`max by (namespace, pod, container) (kube_pod_container_resource_limits{resource="cpu",%[1]s})`,
+		func(s *Sample, v float64) { s.CPULimit = v }},
+	{`max by (namespace, pod, container) (kube_pod_container_status_restarts_total{%[1]s})`, func(s *Sample, v float64) { s.Restarts = int(v) }},
+	{`max by (namespace, pod, container) (kube_pod_container_status_ready{%[1]s})`, func(s *Sample, v float64) { s.Ready = v != 0 }},
 }
 
 // Read implements Source.

@@ -31,7 +31,7 @@ var answers = map[string]string{
 	"container_spec_memory_limit_bytes": `
 		{"metric":{"namespace":"kube-system","pod":"calico-node-abcde","container":"calico-node"},"value":[1728475200.1,"524288000"]},
 		{"metric":{"namespace":"cert","pod":"cm-1","container":"cert-manager-controller"},"value":[1728475200.1,"0"]}`,
-	"kube_pod_container_resource_limits": `
+	`kube_pod_container_resource_limits{resource="memory",`: `
 		{"metric":{"namespace":"kube-system","pod":"calico-node-fghij","container":"calico-node"},"value":[1728475200.1,"524288000"]},
 		{"metric":{"namespace":"kube-system","pod":"gone","container":"calico-node"},"value":[1728475200.1,"524288000"]}`,
 	"container_memory_failures_total": `
@@ -39,6 +39,12 @@ var answers = map[string]string{
 	"container_cpu_usage_seconds_total": `
 		{"metric":{"namespace":"kube-system","pod":"calico-node-abcde","container":"calico-node"},"value":[1728475200.1,"0.25"]},
 		{"metric":{"namespace":"cert","pod":"cm-1","container":"cert-manager-controller"},"value":[1728475200.1,"NaN"]}`,
+	// Half a core, as cAdvisor has it; what the pod says counts more.
+	"container_spec_cpu_quota": `
+		{"metric":{"namespace":"kube-system","pod":"calico-node-abcde","container":"calico-node"},"value":[1728475200.1,"0.5"]},
+		{"metric":{"namespace":"cert","pod":"cm-1","container":"cert-manager-controller"},"value":[1728475200.1,"0.25"]}`,
+	`kube_pod_container_resource_limits{resource="cpu",`: `
+		{"metric":{"namespace":"kube-system","pod":"calico-node-abcde","container":"calico-node"},"value":[1728475200.1,"1.5"]}`,
 	"kube_pod_container_status_restarts_total": `
 		{"metric":{"namespace":"kube-system","pod":"calico-node-abcde","container":"calico-node"},"value":[1728475200.1,"3"]}`,
 	"kube_pod_container_status_ready": `
@@ -57,7 +63,10 @@ func serve(t *testing.T, handler http.HandlerFunc) string {
 func respond(w http.ResponseWriter, r *http.Request) {
 	query := r.FormValue("query")
 	for metric, result := range answers {
-		if strings.Contains(query, metric+"{") && strings.Contains(query, `container=~"`) {
+		if !strings.Contains(metric, "{") {
+			metric += "{"
+		}
+		if strings.Contains(query, metric) && strings.Contains(query, `container=~"`) && !strings.Contains(query, "%") {
 			fmt.Fprintf(w, `{"status":"success","warnings":["one"],"data":{"resultType":"vector","result":[%s]}}`, result)
 			return
 		}
@@ -89,7 +98,7 @@ func TestPrometheusTellsOfAgents(t *testing.T) {
 	want := []agents.Sample{
 		{
 			Agent: "calico-node", Namespace: "kube-system", Pod: "calico-node-abcde", Node: "w1", Container: "calico-node", Version: "v3.23.3",
-			At: noon, Memory: 4e8, WorkingSet: 429916160, Limit: 524288000, CPU: 0.25, MajorFaults: 28, PageCache: 6e7, Restarts: 3,
+			At: noon, Memory: 4e8, WorkingSet: 429916160, Limit: 524288000, CPU: 0.25, CPULimit: 1.5, MajorFaults: 28, PageCache: 6e7, Restarts: 3,
 		},
 		{
 			Agent: "calico-node", Namespace: "kube-system", Pod: "calico-node-fghij", Node: "10.0.0.2", Container: "calico-node", Version: "v3.23.3",
@@ -97,7 +106,7 @@ func TestPrometheusTellsOfAgents(t *testing.T) {
 		},
 		{
 			Agent: "cert-manager", Namespace: "cert", Pod: "cm-1", Node: "w1", Container: "cert-manager-controller",
-			At: noon, WorkingSet: 1e8, Ready: true,
+			At: noon, WorkingSet: 1e8, CPULimit: 0.25, Ready: true,
 		},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -106,11 +115,20 @@ func TestPrometheusTellsOfAgents(t *testing.T) {
 	if asked != len(answers) {
 		t.Errorf("it took %d questions", asked)
 	}
-	var fullest []string
-	for _, s := range agents.Fullest(got) {
-		fullest = append(fullest, s.Pod)
+}
+
+func TestTheWorstOfEachAgentAreItsFullestAndItsBusiest(t *testing.T) {
+	of := func(agent, pod string, memory, limit, cpu, cpuLimit float64) agents.Sample {
+		return agents.Sample{Agent: agent, Pod: pod, WorkingSet: memory, Limit: limit, CPU: cpu, CPULimit: cpuLimit}
 	}
-	if diff := cmp.Diff([]string{"calico-node-abcde", "cm-1"}, fullest); diff != "" {
+	var pods []string
+	for _, s := range agents.Worst([]agents.Sample{
+		of("b", "b-small", 1, 0, 0.1, 0), of("b", "b-large", 2, 0, 0.2, 0),
+		of("a", "a-calm", 3, 10, 0.1, 1), of("a", "a-full", 9, 10, 0.1, 1), of("a", "a-busy", 1, 10, 0.9, 1), of("a", "a-no-limit", 99, 0, 99, 0),
+	}) {
+		pods = append(pods, s.Pod)
+	}
+	if diff := cmp.Diff([]string{"a-full", "b-large", "a-busy"}, pods); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -4,13 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 )
 
 // summary reads a kubelet's /stats/summary, whose form is that of
 // k8s.io/kubelet/pkg/apis/stats/v1alpha1, one pod at a time.
-func summary(d *json.Decoder, container func(Sample)) error {
+func summary(d *json.Decoder, container func(Sample, used)) error {
 	return fields(d, func(name string) (bool, error) {
 		if name != "pods" {
 			return false, nil
@@ -21,7 +22,7 @@ func summary(d *json.Decoder, container func(Sample)) error {
 				return err
 			}
 			for _, c := range pod.Containers {
-				container(c.sample(pod.Ref.Namespace, pod.Ref.Name))
+				container(c.sample(pod.Ref.Namespace, pod.Ref.Name), used{at: c.CPU.Time, started: c.StartTime, seconds: c.CPU.CoreNanoSeconds / 1e9})
 			}
 			return nil
 		})
@@ -37,9 +38,11 @@ type podStats struct {
 }
 
 type containerStats struct {
-	Name string `json:"name"`
-	CPU  struct {
-		NanoCores float64 `json:"usageNanoCores"`
+	Name      string    `json:"name"`
+	StartTime time.Time `json:"startTime"`
+	CPU       struct {
+		Time            time.Time `json:"time"`
+		CoreNanoSeconds float64   `json:"usageCoreNanoSeconds"` // since it started
 	} `json:"cpu"`
 	Memory struct {
 		Available   float64 `json:"availableBytes"` // limit − working set; only with a limit
@@ -54,7 +57,7 @@ type containerStats struct {
 // memory is page cache.
 func (c containerStats) sample(namespace, pod string) Sample {
 	s := Sample{
-		Namespace: namespace, Pod: pod, Container: c.Name, CPU: c.CPU.NanoCores / 1e9,
+		Namespace: namespace, Pod: pod, Container: c.Name,
 		Memory: c.Memory.RSS, WorkingSet: c.Memory.WorkingSet, MajorFaults: c.Memory.MajorFaults,
 		PageCache: max(0, c.Memory.Usage-c.Memory.RSS),
 	}
@@ -106,7 +109,8 @@ func (k *kubelets) describePod(pod *corev1.Pod, containers map[string]podContain
 		if !k.wanted[c.Name] {
 			continue
 		}
-		described := podContainer{version: versionOf(c.Image), limit: float64(c.Resources.Limits.Memory().Value())}
+		described := podContainer{version: versionOf(c.Image), limit: float64(c.Resources.Limits.Memory().Value()),
+			cpuLimit: c.Resources.Limits.Cpu().AsApproximateFloat64()}
 		for j := range pod.Status.ContainerStatuses {
 			if s := &pod.Status.ContainerStatuses[j]; s.Name == c.Name {
 				described.restarts, described.ready = int(s.RestartCount), s.Ready

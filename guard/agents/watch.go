@@ -23,9 +23,9 @@ type Watch struct {
 	samples []Sample
 }
 
-// Look returns the fullest container of each agent, and the signs that some are about
-// to die. What could be read is returned also beside an error.
-func (w *Watch) Look(ctx context.Context) (fullest []Sample, signs []Sign, err error) {
+// Look returns the worst containers of each agent (see [Worst]), and the signs that some
+// are about to die. What could be read is returned also beside an error.
+func (w *Watch) Look(ctx context.Context) (worst []Sample, signs []Sign, err error) {
 	now, err := w.Source.Read(ctx)
 	for _, s := range now {
 		if s.Limit > 0 && max(s.WorkingSet, s.Memory+s.PageCache) >= much*s.Limit {
@@ -44,7 +44,7 @@ func (w *Watch) Look(ctx context.Context) (fullest []Sample, signs []Sign, err e
 	if more := len(w.samples) - mostKept; more > 0 {
 		w.samples = slices.Delete(w.samples, 0, more)
 	}
-	return Fullest(now), Signs(w.samples), err
+	return Worst(now), Signs(w.samples), err
 }
 
 // String says it in one line.
