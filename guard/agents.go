@@ -19,29 +19,44 @@ type AgentSample struct {
 	Version   string  // of its image; "" if it is not known
 	Memory    float64 // bytes: the working set, as the kubelet counts it against the limit
 	Limit     float64 // bytes; 0: none
+	CPU       float64 // cores in use, a rate over some minutes; 0: not known
+	CPULimit  float64 // cores; 0: none
 	Sign      string  // that it is about to die, in one line; "": none
 }
 
-// agentKey is the key of the series of an agent's memory.
+// agentKey is the key of the series of an agent's memory, and cpuKey that of its CPU.
 func agentKey(s AgentSample) bulkhead.Key {
 	return bulkhead.Key{Kind: agentKind, Namespace: s.Namespace, Family: s.Agent}
 }
 
-// worstOf are samples of which each agent has one: that of the container which is
-// nearest to its limit.
+func cpuKey(s AgentSample) bulkhead.Key {
+	return bulkhead.Key{Kind: agentCPUKind, Namespace: s.Namespace, Family: s.Agent}
+}
+
+// worstOf are samples of which each agent has one: the memory of the container that is
+// nearest to its limit, and the CPU of the one, another perhaps, that is nearest to its own.
 func worstOf(samples []AgentSample) []AgentSample {
 	worst := map[bulkhead.Key]AgentSample{}
-	share := func(s AgentSample) float64 {
-		if s.Limit > 0 {
-			return s.Memory / s.Limit
-		}
-		return 0
-	}
 	for _, s := range samples {
-		bad := !(s.Memory > 0) || math.IsInf(s.Memory, 0) || math.IsNaN(s.Limit) || math.IsInf(s.Limit, 0)
-		if old, ok := worst[agentKey(s)]; !bad && (!ok || share(s) > share(old)) && (ok || len(worst) < mostAgents) {
-			worst[agentKey(s)] = s
+		if !valid(s.Memory, s.Limit) {
+			continue
 		}
+		if !valid(s.CPU, s.CPULimit) {
+			s.CPU, s.CPULimit = 0, 0
+		}
+		old, ok := worst[agentKey(s)]
+		if !ok && len(worst) >= mostAgents {
+			continue
+		}
+		if ok {
+			if used(s.Memory, s.Limit) <= used(old.Memory, old.Limit) {
+				s.Memory, s.Limit, s.Version, s.Sign = old.Memory, old.Limit, old.Version, old.Sign
+			}
+			if used(s.CPU, s.CPULimit) <= used(old.CPU, old.CPULimit) {
+				s.CPU, s.CPULimit = old.CPU, old.CPULimit
+			}
+		}
+		worst[agentKey(s)] = s
 	}
 	out := make([]AgentSample, 0, len(worst))
 	for _, s := range worst {
@@ -51,54 +66,124 @@ func worstOf(samples []AgentSample) []AgentSample {
 	return out
 }
 
-const mostAgents = 20
+// valid reports whether something is used, of a limit that is a number.
+func valid(uses, limit float64) bool {
+	return uses > 0 && !math.IsInf(uses, 0) && !math.IsNaN(limit) && !math.IsInf(limit, 0)
+}
 
-// withAgents adds the memory of agents to a census, for those that remember it. When
+// used is how much of its limit something is, as a share; of what has none nothing.
+func used(uses, limit float64) float64 {
+	if limit <= 0 {
+		return 0
+	}
+	return uses / limit
+}
+
+const (
+	mostAgents = 20
+	// mostThrottled agents are told of at their limits of CPU, the first ones: they must
+	// not take the place of what fails.
+	mostThrottled = 2
+	// milli is a core as a series has it: in thousandths.
+	milli = 1000
+	// throttled is the share of its limit from which CPU does not show any more what an
+	// agent would take.
+	throttled = 0.95
+)
+
+// withAgents adds the memory and CPU of agents to a census, for those that remember it. When
 // they were not asked, or do not answer, nothing is known of them.
 func withAgents(c bulkhead.Census, samples []AgentSample) bulkhead.Census {
 	c.Tallies, c.Kinds = slices.Clip(c.Tallies), slices.Clip(c.Kinds)
 	for _, s := range samples {
 		c.Tallies = append(c.Tallies, bulkhead.Tally{Key: agentKey(s), Objects: int64(s.Memory), Bytes: int64(s.Limit)})
+		if s.CPU > 0 {
+			c.Tallies = append(c.Tallies, bulkhead.Tally{Key: cpuKey(s), Objects: int64(s.CPU * milli), Bytes: int64(s.CPULimit * milli)})
+		}
 	}
-	c.Kinds = append(c.Kinds, bulkhead.KindStatus{Kind: agentKind})
+	c.Kinds = append(c.Kinds, bulkhead.KindStatus{Kind: agentKind}, bulkhead.KindStatus{Kind: agentCPUKind})
 	return c
 }
 
-// agents is when the memory of agents is full that hold what grows.
-func (a *analysis) agents(kinds []kindGrowth) (out []bulkhead.Reach) {
+// agents is when agents that hold what grows are at their limits of memory, and of CPU.
+func (a *analysis) agents(kinds []kindGrowth) []bulkhead.Reach {
+	var full, slow []bulkhead.Reach
 	for _, s := range a.Agents {
-		if s.Limit <= 0 {
-			continue
+		if r, ok := a.memoryOf(s, kinds); ok {
+			full = append(full, r)
 		}
-		cost, ok := a.learn(s, kinds)
-		if !ok {
-			cost, ok = forecast.Known(s.Agent, s.Version)
-		}
-		if !ok {
-			continue
-		}
-		held, each, noun, ok := a.held(cost.Of, kinds)
-		if !ok {
-			continue
-		}
-		agent := forecast.Agent{Name: clean(s.Agent), Memory: s.Memory, Limit: s.Limit, Cost: cost, Held: held, Objects: each, Noun: noun}
-		if r, ok := agent.Reach(); ok && r.In <= horizon {
-			if s.Sign != "" {
-				r.Detail = strings.TrimSuffix(clean(s.Sign)+"; "+r.Detail, "; ")
-			}
-			out = append(out, r)
+		if r, ok := a.cpuOf(s, kinds); ok {
+			slow = append(slow, r)
 		}
 	}
-	return out
+	slices.SortStableFunc(slow, nearest)
+	return append(full, slow[:min(len(slow), mostThrottled)]...)
 }
 
-// learn is what the memory of an agent depends on, of what grows.
-func (a *analysis) learn(s AgentSample, kinds []kindGrowth) (forecast.Cost, bool) {
-	memory := a.pointsOf(agentKey(s))
-	if len(memory) == 0 {
-		return forecast.Cost{}, false
+// memoryOf is when the memory of an agent is full.
+func (a *analysis) memoryOf(s AgentSample, kinds []kindGrowth) (bulkhead.Reach, bool) {
+	if s.Limit <= 0 {
+		return bulkhead.Reach{}, false
 	}
+	memory := a.measured(agentKey(s))
+	cost, ok := forecast.Learn(memory, a.candidates(memory, kinds))
+	if !ok {
+		cost, ok = forecast.Known(s.Agent, s.Version)
+	}
+	if !ok {
+		return bulkhead.Reach{}, false
+	}
+	r, ok := a.reachOf(forecast.Agent{Name: clean(s.Agent), Uses: s.Memory, Limit: s.Limit, Cost: cost}, kinds)
+	if s.Sign != "" {
+		r.Detail = strings.TrimSuffix(clean(s.Sign)+"; "+r.Detail, "; ")
+	}
+	return r, ok
+}
+
+// cpuOf is when an agent is at its limit of CPU. Nothing is known of that beforehand: how
+// much CPU there is in what it holds is the machine's business, too.
+func (a *analysis) cpuOf(s AgentSample, kinds []kindGrowth) (bulkhead.Reach, bool) {
+	if s.CPULimit <= 0 {
+		return bulkhead.Reach{}, false
+	}
+	cpu := a.measured(cpuKey(s))
+	for i := range cpu {
+		cpu[i].Value /= milli
+	}
+	uses := forecast.Lately(cpu)
+	cpu = slices.DeleteFunc(cpu, func(p forecast.Point) bool { return p.Value >= throttled*s.CPULimit })
+	cost, ok := forecast.LearnCPU(cpu, a.candidates(cpu, kinds))
+	if !ok || uses <= 0 {
+		return bulkhead.Reach{}, false
+	}
+	return a.reachOf(forecast.Agent{Name: clean(s.Agent), Of: forecast.CPU, Uses: uses, Limit: s.CPULimit, Cost: cost}, kinds)
+}
+
+// reachOf is when an agent is at its limit, if anybody plans so far ahead.
+func (a *analysis) reachOf(agent forecast.Agent, kinds []kindGrowth) (bulkhead.Reach, bool) {
+	var ok bool
+	if agent.Held, agent.Objects, agent.Noun, ok = a.held(agent.Cost.Of, kinds); !ok {
+		return bulkhead.Reach{}, false
+	}
+	r, ok := agent.Reach()
+	return r, ok && r.In <= horizon
+}
+
+// measured is a series of an agent.
+func (a *analysis) measured(key bulkhead.Key) []forecast.Point {
+	points := a.pointsOf(key)
+	if len(points) == 0 {
+		return nil
+	}
+	return dense(points, a.Looked, a.Now, false, objectsAt)
+}
+
+// candidates are what may explain a series of an agent, of what grows.
+func (a *analysis) candidates(of []forecast.Point, kinds []kindGrowth) map[string][]forecast.Point {
 	held := map[string][]forecast.Point{}
+	if len(of) == 0 {
+		return held
+	}
 	for _, k := range kinds {
 		points := a.pointsOf(total(k.kind))
 		if len(points) == 0 {
@@ -109,7 +194,7 @@ func (a *analysis) learn(s AgentSample, kinds []kindGrowth) (forecast.Cost, bool
 			held[forecast.Rules] = dense(points, a.Looked, a.Now, false, rulesAt)
 		}
 	}
-	return forecast.Learn(dense(memory, a.Looked, a.Now, false, objectsAt), held)
+	return held
 }
 
 // held is how something grows that a cost is of, how many objects a unit of it is, and
@@ -132,10 +217,14 @@ func (a *analysis) held(of string, kinds []kindGrowth) (t forecast.Trend, object
 	return t, 0, "", false
 }
 
+// throttles is whether a reach is one of CPU: an agent gets slower at its limit, and is
+// not lost. That is worth a warning, and never a stop.
+func throttles(r bulkhead.Reach) bool { return r.Budget.Unit == forecast.Cores }
+
 // pinned is the first reach of an agent that is known to be hard to restart.
 func pinned(reaches []bulkhead.Reach) string {
 	for _, r := range reaches {
-		if r.Budget.Kind == "" && r.Detail != "" {
+		if r.Budget.Kind == "" && r.Detail != "" && !throttles(r) {
 			return r.Detail
 		}
 	}
@@ -143,10 +232,13 @@ func pinned(reaches []bulkhead.Reach) string {
 }
 
 // nearest puts the reaches in order, the first at the front; of those that are reached
-// already, an agent's comes first: it is what fails.
+// already, an agent's comes first: it is what fails. One that is throttled comes last.
 func nearest(a, b bulkhead.Reach) int {
 	agent := func(r bulkhead.Reach) int {
-		if r.Budget.Kind == "" {
+		switch {
+		case throttles(r):
+			return 2
+		case r.Budget.Kind == "":
 			return 0
 		}
 		return 1

@@ -25,7 +25,7 @@ type Input struct {
 	// who makes what grows now.
 	Facts   map[bulkhead.Key][]bulkhead.Fact
 	Budgets []bulkhead.Budget // default budget.Defaults()
-	Agents  []AgentSample     // of each agent the container that is nearest to its limit
+	Agents  []AgentSample     // of each agent what is nearest to its limits
 	Makers  Makers            // default: nobody knows
 
 	// Of a guard: what is known not to grow, and where the series are.
@@ -147,7 +147,7 @@ func (a *analysis) growths() (families, sums []*growth) {
 	}
 	slices.SortFunc(keys, compareKeys)
 	for _, key := range keys {
-		if key.Kind == agentKind {
+		if ofAgents(key.Kind) {
 			continue
 		}
 		g := a.growth(key)

@@ -55,13 +55,16 @@ func (a *analysis) finding(group []*growth) (bulkhead.Finding, bool) {
 
 func severity(reaches []bulkhead.Reach, perHour float64) bulkhead.Severity {
 	switch {
-	case len(reaches) > 0 && reaches[0].In <= criticalIn:
+	case slices.ContainsFunc(reaches, fails):
 		return bulkhead.Critical
 	case len(reaches) > 0 && reaches[0].In <= warningIn, perHour >= largePerHour:
 		return bulkhead.Warning
 	}
 	return bulkhead.Notice
 }
+
+// fails is whether something fails soon when that is reached.
+func fails(r bulkhead.Reach) bool { return r.In <= criticalIn && !throttles(r) }
 
 // stepsPerHour is how fast those families grow that gain one object with each step.
 func stepsPerHour(group []*growth, step float64) float64 {

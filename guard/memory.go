@@ -127,7 +127,7 @@ func (m *memory) add(c bulkhead.Census) bool {
 		m.note(t.Key, mark{now.Unix(), t.Objects, t.Rules, t.Bytes})
 	}
 	for key, points := range m.tracks {
-		if is, listed := exact[key.Kind]; !seen[key] && (is || !listed) && key.Kind != agentKind {
+		if is, listed := exact[key.Kind]; !seen[key] && (is || !listed) && !ofAgents(key.Kind) {
 			m.tracks[key] = extended(points, mark{at: now.Unix()})
 		}
 	}

@@ -126,7 +126,7 @@ func unnamed(f *bulkhead.Finding) *bulkhead.Finding {
 // hitsCluster is whether a budget that is about to be reached is one of the whole
 // cluster.
 func hitsCluster(f *bulkhead.Finding) bool {
-	return slices.ContainsFunc(f.Reaches, func(r bulkhead.Reach) bool { return r.In <= criticalIn && ofCluster(&r) })
+	return slices.ContainsFunc(f.Reaches, func(r bulkhead.Reach) bool { return fails(r) && ofCluster(&r) })
 }
 
 // ofCluster is whether a budget is one of the whole cluster.
@@ -151,7 +151,7 @@ func sayingOf(f *bulkhead.Finding, now time.Time) saying {
 	if len(f.Reaches) == 0 {
 		return s
 	}
-	r := f.Reaches[0]
+	r := reason(f)
 	s.words += " " + r.Budget.Name
 	switch {
 	case r.In > 0:
@@ -162,6 +162,15 @@ func sayingOf(f *bulkhead.Finding, now time.Time) saying {
 		s.there = r.Now
 	}
 	return s
+}
+
+// reason is the reach of a finding that work is held for: of what is critical the first
+// that fails, not what gets slower before.
+func reason(f *bulkhead.Finding) bulkhead.Reach {
+	if i := slices.IndexFunc(f.Reaches, fails); i > 0 && f.Severity == bulkhead.Critical {
+		return f.Reaches[i]
+	}
+	return f.Reaches[0]
 }
 
 // like reports whether nobody needs to hear it anew.
@@ -179,12 +188,16 @@ func (s saying) text(f *bulkhead.Finding) string {
 	if len(f.Reaches) == 0 || s.there > 0 { // then the title says it
 		return ""
 	}
-	b := f.Reaches[0].Budget
-	if s.due.IsZero() {
+	r := reason(f)
+	b := r.Budget
+	switch {
+	case s.due.IsZero() && throttles(r):
+		return fmt.Sprintf(", %s at its limit", clean(b.Name))
+	case s.due.IsZero():
 		return fmt.Sprintf(", over its budget of %s %s", Number(b.Limit), clean(b.Name))
 	}
 	format := "15:04 UTC"
-	if f.Reaches[0].In >= 24*time.Hour {
+	if r.In >= 24*time.Hour {
 		format = time.DateOnly
 	}
 	return fmt.Sprintf(", %s reached about %s", clean(b.Name), s.due.UTC().Round(5*time.Minute).Format(format))

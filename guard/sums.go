@@ -13,8 +13,14 @@ import (
 // cluster can have such a name.
 const All = "/all"
 
-// agentKind is the kind of the series that are about agents, and not objects.
-const agentKind = "agents:memory"
+// agentKind and agentCPUKind are the kinds of the series that are about agents, and not
+// objects: bytes of memory, and thousandths of a core.
+const (
+	agentKind    = "agents:memory"
+	agentCPUKind = "agents:cpu"
+)
+
+func ofAgents(kind string) bool { return kind == agentKind || kind == agentCPUKind }
 
 // Known leaves out what a census does not know yet: while a kind is being listed its
 // count rises from none to all, which is no growth. Of a kind that only the API server

@@ -85,6 +85,10 @@ func (p *page) write(f *bulkhead.Finding, now time.Time) {
 		if i == 0 {
 			label = "reaches"
 		}
+		if throttles(r) {
+			p.line(label, "%s", slows(r))
+			continue
+		}
 		p.lines = append(p.lines, bulkhead.OneLine(fmt.Sprintf("%-*s%s", labelWidth, label, reaches(r)), p.width))
 	}
 	p.advise(f.Advice)
@@ -210,15 +214,29 @@ func madeBy(f *bulkhead.Finding) string {
 	return strings.Join(parts, ", ")
 }
 
+// slows says when an agent is throttled.
+func slows(r bulkhead.Reach) string {
+	if r.In <= 0 {
+		return "now: " + r.Detail
+	}
+	return in(r) + ": " + r.Detail
+}
+
+// in says in what time something is reached.
+func in(r bulkhead.Reach) string {
+	text := "in " + Duration(r.In)
+	if r.High > r.Low && r.High <= 2*horizon {
+		text += fmt.Sprintf(" (%s – %s)", Duration(r.Low), Duration(r.High))
+	}
+	return text
+}
+
 func reaches(r bulkhead.Reach) string {
 	text := fmt.Sprintf("%s %s", Number(r.Budget.Limit), r.Budget.Name)
 	if r.In <= 0 {
 		text += fmt.Sprintf(": over it (%s)", Number(r.Now))
 	} else {
-		text += " in " + Duration(r.In)
-		if r.High > r.Low && r.High <= 2*horizon {
-			text += fmt.Sprintf(" (%s – %s)", Duration(r.Low), Duration(r.High))
-		}
+		text += " " + in(r)
 	}
 	if r.Detail != "" {
 		return text + "; " + r.Detail

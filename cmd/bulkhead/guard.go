@@ -36,7 +36,7 @@ func (f *watchFlags) define(cmd *cobra.Command, prefix string) {
 	fl.BoolVar(&f.metricsOnly, prefix+"metrics-only", false, "watch nothing: read the API server's own counts, which know no namespace and no family")
 	fl.StringVar(&f.budgetFile, prefix+"budgets", "", "YAML `file` with budgets that come before the defaults")
 	fl.StringArrayVar(&f.budgets, prefix+"budget", nil, "`KIND=LIMIT`, for example networkpolicies=1000 or configmaps@mw-script=500; repeat")
-	fl.StringVar(&f.agents, prefix+"agents", "off", "how memory of agents is measured: `prometheus=URL`, kubelets or off")
+	fl.StringVar(&f.agents, prefix+"agents", "off", "how memory and CPU of agents are measured: `prometheus=URL`, kubelets or off")
 	fl.StringVar(&f.agentsToken, prefix+"agents-token-file", "", "`file` with a bearer token for Prometheus")
 	fl.StringArrayVar(&f.containers, prefix+"agent", nil, "`name` of a container to measure, in place of the known agents; repeat")
 	fl.StringArrayVar(&f.facts, prefix+"fact", nil, "`key` of a label or annotation that says who or what for, beside username, script, comment, …; repeat")

@@ -13,19 +13,34 @@ import (
 // Agent is one kind of agent, as its worst container stands, and the growth of what it
 // must hold.
 type Agent struct {
-	Name   string  // calico-node
-	Memory float64 // bytes now; the working set, as the kubelet counts it against the limit
-	Limit  float64 // bytes
-	Cost   Cost    // learned or known
-	Held   Trend   // of what Cost.Of counts
+	Name string // calico-node
+	// Uses is what it takes of its Limit now: bytes of memory (the working set, as the
+	// kubelet counts it against the limit), or cores, as Of says.
+	Uses, Limit float64
+	Of          Resource // default Memory
+	Cost        Cost     // learned or known
+	Held        Trend    // of what Cost.Of counts
 	// Objects are how many objects Held counts in each unit: for rules, 1/90 when a
 	// policy has 90 of them. Noun is what they are called. 0 and "" show units.
 	Objects float64
 	Noun    string
 }
 
+// Resource is what an agent may have too little of.
+type Resource string
+
+// An agent at its limit of memory hangs or is killed; one at its limit of CPU is only
+// throttled.
+const (
+	Memory Resource = ""
+	CPU    Resource = "CPU"
+)
+
+// Cores is the unit of a budget that is CPU.
+const Cores = "cores"
+
 // cost is the agent's own: the base is what it has now beside what it holds.
-func (a Agent) cost() Cost { return a.Cost.At(a.Memory, a.Held.Now) }
+func (a Agent) cost() Cost { return a.Cost.At(a.Uses, a.Held.Now) }
 
 // Full is how many objects fill it; infinite when they cost nothing.
 func (a Agent) Full() float64 { return a.cost().Units(a.Limit) * a.objects() }
@@ -44,7 +59,7 @@ func (a Agent) noun() string {
 	return a.Cost.Of
 }
 
-// Reach says when its memory is at its limit, as a growth does that reaches a budget.
+// Reach says when its memory or CPU is at its limit, as a growth does that reaches a budget.
 // It is not ok when there is no limit, or no growth that will reach it.
 func (a Agent) Reach() (bulkhead.Reach, bool) {
 	if a.Limit <= 0 || a.Cost.PerUnit <= 0 {
@@ -58,8 +73,8 @@ func (a Agent) Reach() (bulkhead.Reach, bool) {
 		dear, cheap := a.Cost, a.Cost
 		dear.PerUnit *= 1 + a.Cost.Error
 		cheap.PerUnit *= max(0.1, 1-a.Cost.Error)
-		_, l, _, okLow := a.Held.Reach(dear.At(a.Memory, a.Held.Now).Units(a.Limit))
-		_, _, h, okHigh := a.Held.Reach(cheap.At(a.Memory, a.Held.Now).Units(a.Limit))
+		_, l, _, okLow := a.Held.Reach(dear.At(a.Uses, a.Held.Now).Units(a.Limit))
+		_, _, h, okHigh := a.Held.Reach(cheap.At(a.Uses, a.Held.Now).Units(a.Limit))
 		if okLow {
 			low = min(low, l)
 		}
@@ -67,24 +82,47 @@ func (a Agent) Reach() (bulkhead.Reach, bool) {
 			high = Far
 		}
 	}
-	return bulkhead.Reach{Budget: a.Budget(), Now: a.Memory, In: in, Low: low, High: high, Detail: a.Detail()}, true
+	return bulkhead.Reach{Budget: a.Budget(), Now: a.Uses, In: in, Low: low, High: high, Detail: a.Detail()}, true
 }
 
-// Budget is its memory as a budget.
+// Budget is its memory or CPU as a budget.
 func (a Agent) Budget() bulkhead.Budget {
-	source := fmt.Sprintf("%s: %s per unit of %s", a.Cost.Source, size(a.Cost.PerUnit), a.Cost.Of)
+	b := bulkhead.Budget{Name: a.Name + " memory", Unit: "bytes", Limit: a.Limit}
+	each, limit := size(a.Cost.PerUnit)+" per unit of "+a.Cost.Of, mebi(a.Limit)
 	if a.Cost.Of == Rules {
-		source = fmt.Sprintf("%s: %s per rule", a.Cost.Source, size(a.Cost.PerUnit))
+		each = size(a.Cost.PerUnit) + " per rule"
+	}
+	if a.Of == CPU {
+		b.Name, b.Unit = a.Name+" CPU", Cores
+		each, limit = fmt.Sprintf("%.2g cores per 1,000 %s", 1000*a.Cost.PerUnit, a.Cost.Of), CoresText(a.Limit)
 	}
 	if a.Cost.Error > 0 {
-		source += fmt.Sprintf(" (±%.0f %%)", 100*a.Cost.Error)
+		each += fmt.Sprintf(" (±%.0f %%)", 100*a.Cost.Error)
 	}
-	return bulkhead.Budget{Name: a.Name + " memory", Unit: "bytes", Limit: a.Limit, Source: source + ", limit " + mebi(a.Limit)}
+	b.Source = fmt.Sprintf("%s: %s, limit %s", a.Cost.Source, each, limit)
+	return b
 }
 
-// Detail says what is known of restarting it, in one line: of calico-node, which can
-// still run where it can no longer start. "" of others.
+// CoresText is a number of cores for people: 1, 0.62, 0.005.
+func CoresText(cores float64) string {
+	digits := 2
+	if cores < 0.1 {
+		digits = 3
+	}
+	text := strconv.FormatFloat(cores, 'f', digits, 64)
+	return strings.TrimSuffix(strings.TrimRight(text, "0"), ".")
+}
+
+// Detail says what its limit means, in one line. Of memory it is what is known of restarting
+// it: of calico-node, which can still run where it can no longer start; "" of others.
 func (a Agent) Detail() string {
+	if a.Of == CPU {
+		text := fmt.Sprintf("%s (CPU limit %s, now %s) is throttled", a.Name, CoresText(a.Limit), CoresText(a.Uses))
+		if full := a.Full(); a.Uses < a.Limit && !math.IsInf(full, 1) {
+			text += fmt.Sprintf(" from %s %s on", round(full), a.noun())
+		}
+		return text + ": slower, not killed"
+	}
 	if a.Name != "calico-node" || a.Limit <= 0 || a.Cost.PerUnit <= 0 {
 		return ""
 	}
@@ -108,7 +146,10 @@ func (a Agent) Sentence(perHour float64, step string) string {
 	if !ok {
 		return ""
 	}
-	who := fmt.Sprintf("at %s %s/h, %s (limit %s, now %s) is full", count(perHour), step, a.Name, mebi(a.Limit), mebi(a.Memory))
+	who := fmt.Sprintf("at %s %s/h, %s (limit %s, now %s) is full", count(perHour), step, a.Name, mebi(a.Limit), mebi(a.Uses))
+	if a.Of == CPU {
+		who = fmt.Sprintf("at %s %s/h, %s (CPU limit %s, now %s) is throttled", count(perHour), step, a.Name, CoresText(a.Limit), CoresText(a.Uses))
+	}
 	if r.In == 0 {
 		return who + " now"
 	}

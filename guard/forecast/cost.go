@@ -8,12 +8,12 @@ import (
 	"strings"
 )
 
-// Cost is what an agent's memory is made of: a base, and so many bytes for each unit
-// of something it must hold.
+// Cost is what an agent's memory, or its CPU, is made of: a base, and so much for each
+// unit of something it must hold.
 type Cost struct {
 	Of      string  `json:"of"`      // "rules of networkpolicies", "networkpolicies", "pods"
-	Base    float64 `json:"base"`    // bytes
-	PerUnit float64 `json:"perUnit"` // bytes
+	Base    float64 `json:"base"`    // bytes or cores
+	PerUnit float64 `json:"perUnit"` // bytes or cores
 	Error   float64 `json:"error"`   // of PerUnit, as a share of it, with 90 %
 	// Source says where it comes from, for people: "learned", or who measured it.
 	Source string `json:"source"`
@@ -47,6 +47,9 @@ const (
 	// fewBins of them.
 	bins    = 24
 	fewBins = 5
+	// leastRange is the share by which what is held must change: from a few percent follows
+	// nothing about the whole.
+	leastRange = 0.05
 	// unexplained is the share of its memory's change that a cost may leave open.
 	unexplained = 0.3
 )
@@ -59,13 +62,17 @@ const (
 // agents keep; then the first by name. What always grows in step cannot be told apart
 // by anybody.
 func Learn(memory []Point, held map[string][]Point) (Cost, bool) {
+	return best(held, unexplained, func(held []Point) (Cost, float64, bool) { return explain(memory, held) })
+}
+
+// best is the cost by what explains most, and leaves less open than enough.
+func best(held map[string][]Point, enough float64, explain func(held []Point) (c Cost, open float64, ok bool)) (Cost, bool) {
 	var best Cost
-	enough := unexplained
 	names := slices.SortedFunc(maps.Keys(held), func(a, b string) int {
 		return cmp.Or(cmp.Compare(rulesFirst(a), rulesFirst(b)), cmp.Compare(a, b))
 	})
 	for _, name := range names {
-		if c, open, ok := explain(memory, held[name]); ok && open < enough {
+		if c, open, ok := explain(held[name]); ok && open < enough {
 			c.Of, c.Source = name, "learned"
 			best, enough = c, 0.9*open
 		}
@@ -83,7 +90,11 @@ func rulesFirst(name string) int {
 // explain is the cost if memory came from this alone, and the share of memory's change
 // that it leaves open.
 func explain(memory, held []Point) (c Cost, open float64, ok bool) {
-	x, y := binned(least(memory, held))
+	return fit(binned(least(memory, held)))
+}
+
+// fit is the cost if y came from x alone, and the share of y's change that it leaves open.
+func fit(x, y []float64) (c Cost, open float64, ok bool) {
 	if len(x) < fewBins {
 		return Cost{}, 0, false
 	}
@@ -148,8 +159,7 @@ func binned(pairs []pair) (x, y []float64) {
 	}
 	slices.SortFunc(pairs, func(a, b pair) int { return cmp.Or(cmp.Compare(a.x, b.x), cmp.Compare(a.y, b.y)) })
 	low, high := pairs[0].x, pairs[len(pairs)-1].x
-	// From a change of a few percent follows nothing about the whole.
-	if high-low < 0.05*math.Abs(high) || high == low {
+	if high-low < leastRange*math.Abs(high) || high == low {
 		return nil, nil
 	}
 	for start := 0; start < len(pairs); {

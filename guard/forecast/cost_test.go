@@ -162,7 +162,7 @@ func TestAnAgentSaysWhenItIsFull(t *testing.T) {
 	held := minutes(6, Sum(Flat(20), Linear(Loop, 1))) // 1,140 policies by now
 	known, _ := forecast.Known("calico-node", "")
 	agent := forecast.Agent{
-		Name: "calico-node", Memory: 410 * forecast.MiB, Limit: 500 * forecast.MiB, Cost: known,
+		Name: "calico-node", Uses: 410 * forecast.MiB, Limit: 500 * forecast.MiB, Cost: known,
 		Held: forecast.Of(scaled(held, 90)), Objects: 1.0 / 90, Noun: "policies",
 	}
 	reach, ok := agent.Reach()
@@ -183,7 +183,7 @@ func TestAnAgentSaysWhenItIsFull(t *testing.T) {
 			t.Errorf("it says %q, not %q", c.got, c.want)
 		}
 	}
-	agent.Memory = 490 * forecast.MiB
+	agent.Uses = 490 * forecast.MiB
 	if got, want := agent.Detail(), "do not restart calico-node: it holds 1,140 policies, and above 960 it does not become ready again; raise the limit first"; got != want {
 		t.Errorf("it says %q, not %q", got, want)
 	}
@@ -197,7 +197,7 @@ func TestTheIncidentsAgentIsSafeToRestartUpTo2400Policies(t *testing.T) {
 	known, _ := forecast.Known("calico-node", "v3.23.3")
 	rules := 90 * 1000.0
 	agent := forecast.Agent{
-		Name: "calico-node", Memory: 170*forecast.MiB + known.Memory(rules), Limit: 500 * forecast.MiB, Cost: known,
+		Name: "calico-node", Uses: 170*forecast.MiB + known.Memory(rules), Limit: 500 * forecast.MiB, Cost: known,
 		Held: forecast.Trend{Now: rules}, Objects: 1.0 / 90, Noun: "policies",
 	}
 	if got, want := agent.Detail(), "restarting calico-node is safe up to 2,400 policies; above that raise the limit first"; got != want {

@@ -15,7 +15,8 @@
 // is not seen, and a jump that is not like its neighbours (500 objects at once, a
 // clean-up) is taken out before anything is measured.
 //
-// [Learn] finds what the memory of an agent depends on, and [Agent] says when it is full.
+// [Learn] finds what the memory of an agent depends on, [LearnCPU] what its CPU does, and
+// [Agent] says when it is at its limit.
 package forecast
 
 import (

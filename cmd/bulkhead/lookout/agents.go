@@ -48,7 +48,7 @@ func agentsOf(o *Options, config *rest.Config) (func(context.Context) ([]guard.A
 	return func(ctx context.Context) ([]guard.AgentSample, error) {
 		ctx, cancel := context.WithTimeout(ctx, measuring)
 		defer cancel()
-		fullest, signs, err := watch.Look(ctx)
+		worst, signs, err := watch.Look(ctx)
 		stages, words := map[string]agents.Stage{}, map[string]string{}
 		for _, sign := range signs { // the worst at the front
 			if _, ok := stages[sign.Agent]; ok {
@@ -61,9 +61,9 @@ func agentsOf(o *Options, config *rest.Config) (func(context.Context) ([]guard.A
 		}
 		told = stages
 		var out []guard.AgentSample
-		for _, s := range fullest {
+		for _, s := range worst {
 			out = append(out, guard.AgentSample{Agent: s.Agent, Namespace: s.Namespace, Version: s.Version, Memory: s.WorkingSet,
-				Limit: s.Limit, Sign: words[s.Agent]})
+				Limit: s.Limit, CPU: s.CPU, CPULimit: s.CPULimit, Sign: words[s.Agent]})
 		}
 		return out, err
 	}, nil

@@ -41,7 +41,7 @@ type Options struct {
 	State string
 	// Census says what is counted. Its Log and Now are New's.
 	Census census.Options
-	// Agents says how the memory of agents is measured: AgentsOff, AgentsKubelets, or
+	// Agents says how memory and CPU of agents are measured: AgentsOff, AgentsKubelets, or
 	// AgentsPrometheus with the address behind it. Default: not at all.
 	Agents string
 	// Containers are the names of those to measure. Default: those of known agents.
