@@ -107,12 +107,16 @@ func withAgents(c bulkhead.Census, samples []AgentSample) bulkhead.Census {
 
 // agents is when agents that hold what grows are at their limits of memory, and of CPU.
 func (a *analysis) agents(kinds []kindGrowth) []bulkhead.Reach {
+	if len(a.Agents) == 0 {
+		return nil
+	}
+	held := a.candidates(kinds)
 	var full, slow []bulkhead.Reach
 	for _, s := range a.Agents {
-		if r, ok := a.memoryOf(s, kinds); ok {
+		if r, ok := a.memoryOf(s, held, kinds); ok {
 			full = append(full, r)
 		}
-		if r, ok := a.cpuOf(s, kinds); ok {
+		if r, ok := a.cpuOf(s, held, kinds); ok {
 			slow = append(slow, r)
 		}
 	}
@@ -121,12 +125,11 @@ func (a *analysis) agents(kinds []kindGrowth) []bulkhead.Reach {
 }
 
 // memoryOf is when the memory of an agent is full.
-func (a *analysis) memoryOf(s AgentSample, kinds []kindGrowth) (bulkhead.Reach, bool) {
+func (a *analysis) memoryOf(s AgentSample, held map[string][]forecast.Point, kinds []kindGrowth) (bulkhead.Reach, bool) {
 	if s.Limit <= 0 {
 		return bulkhead.Reach{}, false
 	}
-	memory := a.measured(agentKey(s))
-	cost, ok := forecast.Learn(memory, a.candidates(memory, kinds))
+	cost, ok := forecast.Learn(a.measured(agentKey(s)), held)
 	if !ok {
 		cost, ok = forecast.Known(s.Agent, s.Version)
 	}
@@ -142,7 +145,7 @@ func (a *analysis) memoryOf(s AgentSample, kinds []kindGrowth) (bulkhead.Reach, 
 
 // cpuOf is when an agent is at its limit of CPU. Nothing is known of that beforehand: how
 // much CPU there is in what it holds is the machine's business, too.
-func (a *analysis) cpuOf(s AgentSample, kinds []kindGrowth) (bulkhead.Reach, bool) {
+func (a *analysis) cpuOf(s AgentSample, held map[string][]forecast.Point, kinds []kindGrowth) (bulkhead.Reach, bool) {
 	if s.CPULimit <= 0 {
 		return bulkhead.Reach{}, false
 	}
@@ -152,7 +155,7 @@ func (a *analysis) cpuOf(s AgentSample, kinds []kindGrowth) (bulkhead.Reach, boo
 	}
 	uses := forecast.Lately(cpu)
 	cpu = slices.DeleteFunc(cpu, func(p forecast.Point) bool { return p.Value >= throttled*s.CPULimit })
-	cost, ok := forecast.LearnCPU(cpu, a.candidates(cpu, kinds))
+	cost, ok := forecast.LearnCPU(cpu, held)
 	if !ok || uses <= 0 {
 		return bulkhead.Reach{}, false
 	}
@@ -179,11 +182,8 @@ func (a *analysis) measured(key bulkhead.Key) []forecast.Point {
 }
 
 // candidates are what may explain a series of an agent, of what grows.
-func (a *analysis) candidates(of []forecast.Point, kinds []kindGrowth) map[string][]forecast.Point {
+func (a *analysis) candidates(kinds []kindGrowth) map[string][]forecast.Point {
 	held := map[string][]forecast.Point{}
-	if len(of) == 0 {
-		return held
-	}
 	for _, k := range kinds {
 		points := a.pointsOf(total(k.kind))
 		if len(points) == 0 {

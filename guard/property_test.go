@@ -20,7 +20,7 @@ var hostile = rapid.OneOf(rapid.Just(""), rapid.Just("mediawiki-*"), rapid.Strin
 
 func anyKey(t *rapid.T) bulkhead.Key {
 	return bulkhead.Key{
-		Kind:      rapid.OneOf(rapid.SampledFrom([]string{"jobs.batch", "configmaps", "networkpolicies.networking.k8s.io", "agents:memory", ""}), hostile).Draw(t, "kind"),
+		Kind:      rapid.OneOf(rapid.SampledFrom([]string{"jobs.batch", "configmaps", "networkpolicies.networking.k8s.io", "agents:memory", "agents:cpu", ""}), hostile).Draw(t, "kind"),
 		Namespace: rapid.OneOf(rapid.SampledFrom([]string{"a", "b", ""}), hostile).Draw(t, "namespace"),
 		Family:    hostile.Draw(t, "family"), Origin: hostile.Draw(t, "origin"), Manager: hostile.Draw(t, "manager"),
 	}
@@ -79,7 +79,8 @@ func TestWhateverIsSeenTheFindingsAreBoundedAndSafeToShow(t *testing.T) {
 			in.Looked = append(in.Looked, bulkhead.Span{From: anyTime(t), To: anyTime(t)})
 		}
 		for range rapid.IntRange(0, 2).Draw(t, "agents") {
-			in.Agents = append(in.Agents, guard.AgentSample{Agent: hostile.Draw(t, "agent"), Memory: rapid.Float64().Draw(t, "memory"), Limit: rapid.Float64().Draw(t, "limit")})
+			in.Agents = append(in.Agents, guard.AgentSample{Agent: hostile.Draw(t, "agent"), Memory: rapid.Float64().Draw(t, "memory"), Limit: rapid.Float64().Draw(t, "limit"),
+				CPU: rapid.Float64().Draw(t, "cpu"), CPULimit: rapid.Float64().Draw(t, "cpu limit")})
 		}
 		findings := guard.Analyze(in)
 		if len(findings) > 50 {

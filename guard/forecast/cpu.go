@@ -31,12 +31,16 @@ const (
 func LearnCPU(cpu []Point, held map[string][]Point) (Cost, bool) {
 	return best(held, unclear, func(held []Point) (Cost, float64, bool) {
 		m := moments(cpu, held)
-		if !beyond(m) {
+		x, y := binned(sameHour(m))
+		if len(x) > 0 { // where hardly more was held, a step that came with the growth is not seen
+			x, y = x[1:], y[1:]
+		}
+		c, open, ok := fit(x, y)
+		if !ok || c.Error > uncertain || !beyond(m, c.PerUnit) {
 			return Cost{}, 0, false
 		}
-		c, open, ok := fit(binned(sameHour(m)))
 		c.Base = Lately(cpu) - c.PerUnit*m[len(m)-1].x
-		return c, open, ok && c.Error <= uncertain
+		return c, open, true
 	})
 }
 
@@ -78,11 +82,9 @@ func moments(values, held []Point) (m []moment) {
 
 // beyond reports whether the values became more than they ever were, by as much again as
 // they wandered before, while what was held went from the lowest third of its range to the
-// highest, and whether the lowest third has seen all of a day.
-func beyond(m []moment) bool {
-	if len(m) == 0 {
-		return false
-	}
+// highest, and whether the lowest third has seen all of a day. What the units themselves
+// took in the lowest third is no wandering.
+func beyond(m []moment, perUnit float64) bool {
 	low, high := m[0].x, m[0].x
 	for _, at := range m {
 		low, high = min(low, at.x), max(high, at.x)
@@ -96,7 +98,7 @@ func beyond(m []moment) bool {
 	for _, at := range m {
 		switch {
 		case at.x <= low+third:
-			before = append(before, at.y)
+			before = append(before, at.y-perUnit*(at.x-low))
 			hours[math.Floor(math.Mod(-at.t, day))] = true
 		case at.x >= high-third:
 			after = append(after, at.y)
