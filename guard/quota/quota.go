@@ -313,13 +313,21 @@ func Until(q *corev1.ResourceQuota) (time.Time, error) {
 	return until, nil
 }
 
-// page is how many quotas are asked for at once.
-const page = 200
+const (
+	// page is how many quotas are asked for at once.
+	page = 200
+	// expireFor is how long Expire may take. An API server that hangs would else keep it
+	// from trying again once another one answers.
+	expireFor = 30 * time.Second
+)
 
 // Expire removes our quotas whose time is over, in the given namespaces or, without
 // any, everywhere, and names their namespaces. Who guards a cluster calls it each
-// minute. It goes on after an error, and returns all of them.
+// minute. It goes on after an error, and returns all of them; after half a minute it
+// ends, and the next call does the rest.
 func Expire(ctx context.Context, client kubernetes.Interface, now time.Time, namespaces ...string) (removed []string, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, expireFor, errors.New("the API server does not answer"))
+	defer cancel()
 	if len(namespaces) == 0 {
 		namespaces = []string{metav1.NamespaceAll}
 	}
@@ -328,7 +336,7 @@ func Expire(ctx context.Context, client kubernetes.Interface, now time.Time, nam
 		for {
 			list, listed := client.CoreV1().ResourceQuotas(namespace).List(ctx, o)
 			if listed != nil {
-				err = errors.Join(err, fmt.Errorf("list quotas: %w", listed))
+				err = errors.Join(err, fmt.Errorf("list quotas: %w", cmp.Or(context.Cause(ctx), listed)))
 				break
 			}
 			for i := range list.Items {

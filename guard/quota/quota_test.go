@@ -3,12 +3,14 @@ package quota_test
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -17,6 +19,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"bulkhead.dev/bulkhead"
 	"bulkhead.dev/bulkhead/guard/quota"
@@ -271,6 +275,28 @@ func TestWhatANewQuotaNoLongerLimitsIsSaidFirst(t *testing.T) {
 	if p = s.look(s.options("cm", "secrets", "netpol", "jobs")); len(p.Lifts) > 0 {
 		t.Errorf("one of more kinds lifts %q", p.Lifts)
 	}
+}
+
+// hangs is the way to an API server that takes requests and never answers.
+type hangs struct{}
+
+func (hangs) RoundTrip(r *http.Request) (*http.Response, error) {
+	<-r.Context().Done()
+	return nil, r.Context().Err()
+}
+
+func TestAnAPIServerThatHangsKeepsNobodyFromTryingAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, err := kubernetes.NewForConfig(&rest.Config{Host: "https://example.org", Transport: hangs{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		removed, err := quota.Expire(t.Context(), client, began, "a", "b")
+		if took := time.Since(began); took > time.Minute || len(removed) > 0 || err == nil || !strings.Contains(err.Error(), "the API server does not answer") {
+			t.Errorf("after %s: %q %v", took, removed, err)
+		}
+	})
 }
 
 func TestRemovingWhatIsNotThereIsDone(t *testing.T) {
