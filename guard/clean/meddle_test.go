@@ -116,6 +116,29 @@ func TestAPolicyThatSelectsAPodThatIsMadeMeanwhileStays(t *testing.T) {
 	}
 }
 
+// Whatever makes many pods at once: it is not looked at one by one.
+func TestWhatOneOfManyNewPodsMountsStays(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	s.unused(2)
+	target := nameOf("unused0")
+	o := s.options()
+	o.Family = configFamily
+	o.At = func(step clean.Step, _ clean.Object) {
+		if step != clean.StepLook {
+			return
+		}
+		for i := range 30 {
+			s.check(s.pod(fmt.Sprintf("p-%02d", i), nil))
+		}
+		s.check(s.pod("q", nil, mounting(target))) // the last one in each list
+	}
+	sum, _, err := s.remove(o)
+	if err != nil || sum.Total() != 1 || len(sum.Spared) != 1 || len(sum.PutBack) > 0 {
+		t.Errorf("%+v %v", sum, err)
+	}
+}
+
 // TestNothingInUseIsGoneWhileEverythingChanges: pods that mount, policies that begin to
 // select, edits and annotations, all at random and without a pause, while leftovers are
 // removed. Whatever was there when its user was made is there at the end.
@@ -137,10 +160,18 @@ func TestNothingInUseIsGoneWhileEverythingChanges(t *testing.T) {
 		defer mu.Unlock()
 		used[name] = true
 	}
+	// Each step of the removal lets somebody change something, so that it happens then, and
+	// not before it has begun.
+	steps := make(chan struct{}, 4*n)
 	for worker := range 3 {
 		random := rand.New(rand.NewPCG(uint64(worker), rand.Uint64()))
 		wg.Go(func() {
-			for j := 0; ctx.Err() == nil && j < n/4; j++ {
+			for j := 0; ; j++ {
+				select {
+				case <-steps:
+				case <-ctx.Done():
+					return
+				}
 				i := random.IntN(n)
 				name := nameOf(fmt.Sprint("map", i))
 				switch random.IntN(3) {
@@ -167,6 +198,15 @@ func TestNothingInUseIsGoneWhileEverythingChanges(t *testing.T) {
 	}
 	o := s.options()
 	o.Family = configFamily
+	o.At = func(step clean.Step, _ clean.Object) {
+		if step == clean.StepScan {
+			return
+		}
+		select {
+		case steps <- struct{}{}:
+		default:
+		}
+	}
 	sum, undo, err := s.remove(o)
 	stop()
 	wg.Wait()

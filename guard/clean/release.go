@@ -246,7 +246,8 @@ func (r *release) readManifest(manifest string, hook bool) error {
 		case o.Namespace != "" && o.Namespace != r.namespace:
 			r.spare("it has objects in namespace %s, too", bulkhead.Quote(o.Namespace))
 		}
-		r.hasJob = r.hasJob || k == jobs
+		// The end of a hook says that something was installed, not that it is over.
+		r.hasJob = r.hasJob || k == jobs && !hook
 		if ok && !r.has(k, o.Name) {
 			r.refs = append(r.refs, ref{k, o.Name, hook})
 		}

@@ -168,6 +168,11 @@ func (s *space) holders() map[string]func(name string) {
 	}
 }
 
+// keyOfRelease is the key of what a release has made.
+func keyOfRelease(namespace, release string) bulkhead.Key {
+	return bulkhead.Key{Kind: "configmaps", Namespace: namespace, Family: "*", Origin: "release/" + release}
+}
+
 // nameOf is a name of family config-*: what stands before the hash is no part of it.
 func nameOf(use string) string { return "config-" + hash(use) }
 
@@ -322,6 +327,46 @@ func TestAPolicyThatSelectsAnythingStays(t *testing.T) {
 	}
 }
 
+// What has finished may be looked at by people, and its Job be run again from it.
+func TestWhatAFinishedPodMountsStaysUnlessItIsMeant(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	s.configMap(nameOf("finished"))
+	s.check(s.pod("p", map[string]string{"app": "a"}, mounting(nameOf("finished"))))
+	s.policy(nameOf("policy"), selecting("app", "a"))
+	pod, err := s.Client().CoreV1().Pods(s.ns).Get(t.Context(), "p", metav1.GetOptions{})
+	s.check(err)
+	pod.Status.Phase, pod.ResourceVersion = corev1.PodSucceeded, "" // whatever else is said of it
+	_, err = s.Client().CoreV1().Pods(s.ns).UpdateStatus(t.Context(), pod, metav1.UpdateOptions{})
+	s.check(err)
+	o := s.options()
+	o.Family = configFamily
+	if _, f := s.find(o); len(f.Leftovers) > 0 || len(f.Spared) != 2 || !contains(f.Spared[0].Why+f.Spared[1].Why, "(finished) names it") {
+		t.Errorf("left over %v, spared %+v", names(f.Leftovers), f.Spared)
+	}
+	o.Finished = true
+	if _, f := s.find(o); len(f.Leftovers) != 2 {
+		t.Errorf("with finished ones: left over %v, spared %+v", names(f.Leftovers), f.Spared)
+	}
+}
+
+// What it owns would go with it.
+func TestWhatOwnsSomethingStays(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	owner := s.configMap(nameOf("owner"))
+	s.configMap(nameOf("same-name")) // of another kind and uid than the owner that is named
+	_, err := s.Client().CoreV1().ServiceAccounts(s.ns).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "owned",
+		OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: owner.Name, UID: owner.UID}}}}, metav1.CreateOptions{})
+	s.check(err)
+	o := s.options()
+	o.Family = configFamily
+	_, f := s.find(o)
+	if diff := cmp.Diff([]string{"configmaps/" + nameOf("same-name")}, names(f.Leftovers)); diff != "" || len(f.Spared) != 1 || !contains(f.Spared[0].Why, "is owned by it") {
+		t.Errorf("spared %+v, left over -want +got:\n%s", f.Spared, diff)
+	}
+}
+
 func TestOnlyOneFamilyGoes(t *testing.T) {
 	t.Parallel()
 	s := newSpace(t)
@@ -347,6 +392,11 @@ func TestOnlyOneFamilyGoes(t *testing.T) {
 	o.Family, o.Members = "", []bulkhead.Key{{Kind: "configmaps", Namespace: s.ns, Family: configFamily}, {Kind: "configmaps", Namespace: "other", Family: "config"}}
 	if _, f = s.find(o); len(f.Leftovers) != 1 {
 		t.Errorf("of a finding: %v", names(f.Leftovers))
+	}
+	// They are of one client.
+	o.Members = []bulkhead.Key{{Kind: "configmaps", Namespace: s.ns, Family: configFamily, Manager: "somebody-else"}}
+	if _, f = s.find(o); len(f.Leftovers) > 0 {
+		t.Errorf("of another client: %v", names(f.Leftovers))
 	}
 	// The name of one is that one.
 	o.Family, o.Members = "config-main", nil
