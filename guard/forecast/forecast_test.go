@@ -146,6 +146,55 @@ func TestForecastsAtHalfOfTheWay(t *testing.T) {
 	}
 }
 
+// With one seed a forecast may be right by chance. Births at random are not all foreseen by
+// anybody: of 850 that are to come there are 30 more or less, as many times as not.
+func TestForecastsAtHalfOfTheWayForAllSeeds(t *testing.T) {
+	const seeds = 50
+	for name, c := range map[string]struct {
+		shape              func(seed uint64) Shape
+		limit, from, start float64
+		misses             int // of the seeds that may be off by more
+	}{
+		"linear, at random":            {func(s uint64) Shape { return Random(s, Loop, 10) }, 1700, 10, 0, 2},
+		"linear, slow, at random":      {func(s uint64) Shape { return Random(s, 12, 24) }, 900, 24, 40, 2},
+		"linear, with noise":           {func(s uint64) Shape { return Sum(Linear(Loop, 10), Noise(s, 20, 0)) }, 1700, 10, 200, 0},
+		"with noise that wanders":      {func(s uint64) Shape { return Sum(Linear(Loop, 10), Noise(s, 15, 0.3)) }, 1700, 10, 300, 0},
+		"at random, and wanders":       {func(s uint64) Shape { return Sum(Random(s, Loop, 10), Noise(s, 15, 0.3)) }, 1700, 10, 300, 3},
+		"in a background":              {func(s uint64) Shape { return Sum(Random(s, Loop, 30), Background(s, 200)) }, 2000, 30, 0, 2},
+		"with rolling deploys":         {func(s uint64) Shape { return Sum(Linear(Loop, 10), Deploys(s, 12, 40)) }, 1700, 10, 100, 0},
+		"steps, with noise":            {func(s uint64) Shape { return Sum(Stepwise(100, 1, 10), Noise(s, 6, 0.2)) }, 2400, 10, 100, 0},
+		"steps, in a background":       {func(s uint64) Shape { return Sum(Stepwise(100, 1, 30), Background(s, 100)) }, 2400, 30, 0, 0},
+		"steps of a quarter, in noise": {func(s uint64) Shape { return Sum(Stepwise(20, 0.25, 10), Noise(s, 6, 0.2)) }, 800, 10, 50, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			worst, misses := 0.0, 0
+			for seed := range uint64(seeds) {
+				shape := Sum(Flat(c.start), c.shape(seed+1000))
+				limit, reached := c.limit+c.start, c.from
+				for shape(reached) < limit {
+					reached += 1.0 / 60
+				}
+				half := (c.from + reached) / 2
+				trend := forecast.Of(minutes(half, shape))
+				in, _, _, ok := trend.Reach(limit)
+				off := math.Abs(in.Hours()/(reached-half) - 1)
+				if !ok {
+					t.Logf("seed %d: %+v", seed, trend)
+					off = 1
+				}
+				worst = max(worst, off)
+				if off > 0.15 {
+					misses++
+				}
+			}
+			t.Logf("the worst is off by %.1f %%, %d of %d by more than 15 %%", 100*worst, misses, seeds)
+			if misses > c.misses || worst > 0.25 {
+				t.Errorf("%d of %d are off by more than 15 %%, the worst by %.0f %%", misses, seeds, 100*worst)
+			}
+		})
+	}
+}
+
 // What went a bit faster in the last minutes is not taken to go faster and faster.
 func TestOnlyWhatHasGoneFasterForHoursIsTakenToGoOn(t *testing.T) {
 	for _, c := range []struct{ first, second, each float64 }{

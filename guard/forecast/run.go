@@ -137,9 +137,39 @@ func (r *run) begin(first, last int) {
 		}
 		start = next
 	}
+	start = r.knee(start, first)
 	r.start = start
 	r.base = r.b[start].v
 	r.gain = r.y[last] - r.y[start]
+}
+
+// faint is how slow the beginning of a growth may be beside what follows. One that goes
+// faster by the square of time has a third of it in its first half.
+const faint = 0.25
+
+// knee leaves out the beginning of a growth that hardly grows beside the rest: noise may
+// look like growth from step to step, and the further back that leads the less there is to
+// compare with. The growth begins where it is furthest below a straight line.
+func (r *run) knee(start, first int) int {
+	last := len(r.y) - 1
+	for {
+		rate := (r.y[last] - r.y[start]) / (r.b[last].t - r.b[start].t)
+		bend, below := start, 0.0
+		for i := start + 1; i <= first; i++ {
+			if under := r.y[start] + rate*(r.b[i].t-r.b[start].t) - r.y[i]; under > below {
+				bend, below = i, under
+			}
+		}
+		if bend == start {
+			return start
+		}
+		before := (r.y[bend] - r.y[start]) / (r.b[bend].t - r.b[start].t)
+		after := (r.y[last] - r.y[bend]) / (r.b[last].t - r.b[bend].t)
+		if before >= faint*after {
+			return start
+		}
+		start = bend
+	}
 }
 
 // measure finds the rate, its error, and whether it changes.
