@@ -61,6 +61,7 @@ type Census struct {
 	requests  atomic.Int64
 	lists     chan struct{} // one kind lists at a time
 	poked     chan struct{} // the kinds may have changed
+	idle      time.Duration // how long a list may pause
 	silent    time.Duration // how long a watch may bring nothing
 	absent    []string      // switched kinds that the cluster has not, as it was said last
 
@@ -93,7 +94,7 @@ func New(config *rest.Config, options Options) (*Census, error) {
 	}
 	c := &Census{
 		options: options, switches: s, log: options.Log, now: options.Now,
-		silent: silent, lists: make(chan struct{}, 1), poked: make(chan struct{}, 1),
+		idle: idle, silent: silent, lists: make(chan struct{}, 1), poked: make(chan struct{}, 1),
 		counts: newCounts(options.FactKeys), watched: map[string]*watched{}, server: map[string]measured{},
 	}
 	if c.log == nil {

@@ -139,19 +139,23 @@ func TestAKindThatAppearsIsCountedAndForgottenWhenItDisappears(t *testing.T) {
 	c, _ := run(t, l.Config(), census.Options{})
 	eventuallyExact(t, l, c)
 	const kind = "barges.census.example.org"
-	for range 2 { // a kind with the same name, too
-		apply(t, l, definition("census.example.org", "barges", "Barge"))
+	for _, scope := range []string{"Namespaced", "Namespaced", "Cluster"} { // a kind with the same name, too
+		where, metadata := ns, fmt.Sprintf("namespace: %s", ns)
+		if scope == "Cluster" {
+			where, metadata = "", "labels: {}"
+		}
+		apply(t, l, strings.Replace(definition("census.example.org", "barges", "Barge"), "scope: Namespaced", "scope: "+scope, 1))
 		l.Eventually(t, "the kind is there", func(context.Context) bool { return status(c.Snapshot(), kind).Exact })
 		for range 3 {
-			apply(t, l, fmt.Sprintf("apiVersion: census.example.org/v1\nkind: Barge\nmetadata: {name: barge-%s, namespace: %s}", randomName(), ns))
+			apply(t, l, fmt.Sprintf("apiVersion: census.example.org/v1\nkind: Barge\nmetadata: {name: barge-%s, %s}", randomName(), metadata))
 		}
 		l.Eventually(t, "the objects are counted", func(context.Context) bool {
-			return tally(c.Snapshot(), kind, ns, "barge-*").Objects == 3
+			return tally(c.Snapshot(), kind, where, "barge-*").Objects == 3
 		})
 		l.Kubectl(t, "delete", "crd", kind)
 		l.Eventually(t, "the kind is gone", func(context.Context) bool {
 			s := c.Snapshot()
-			return status(s, kind).Kind == "" && tally(s, kind, ns, "barge-*").Objects == 0
+			return status(s, kind).Kind == "" && tally(s, kind, where, "barge-*").Objects == 0
 		})
 	}
 	eventuallyExact(t, l, c)

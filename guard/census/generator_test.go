@@ -164,6 +164,19 @@ func (e *encoder) event(kind string, o *metav1.PartialObjectMetadata) {
 	}
 }
 
+// expire says, as the last event of a watch, that its version has become too old.
+func (e *encoder) expire() {
+	status := &metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure,
+		Reason: metav1.StatusReasonExpired, Code: http.StatusGone, Message: "played"}
+	raw, err := runtime.Encode(e.object, status)
+	if err != nil {
+		panic(err)
+	}
+	if err := e.events.Encode(&metav1.WatchEvent{Type: "ERROR", Object: runtime.RawExtension{Raw: raw}}, e.frames); err != nil {
+		return // whoever watched has gone
+	}
+}
+
 var partial = metav1.TypeMeta{Kind: "PartialObjectMetadata", APIVersion: "meta.k8s.io/v1"}
 
 func bookmark(version int) *metav1.PartialObjectMetadata {

@@ -29,7 +29,11 @@ type played struct {
 	version int
 	old     bool // it cannot stream lists
 	metrics string
-	expired int // so many watches are told that their version is too old
+	expired int  // so many watches are told that their version is too old
+	late    int  // so many watches are told it once they are open
+	lost    int  // so many lists in pages cannot be gone on with
+	deaf    bool // it does not know what a streamed list is, and does not say so
+	pages   []string
 	watches []string
 	drop    chan struct{} // closed: watches end
 }
@@ -66,7 +70,11 @@ func (p *played) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
+	case q.Get("watch") == "" && q.Get("continue") != "" && p.lost > 0:
+		p.lost--
+		refuse(w, http.StatusGone, metav1.StatusReasonExpired)
 	case q.Get("watch") == "":
+		p.pages = append(p.pages, q.Get("continue"))
 		p.page(w, q.Get("continue"))
 	case p.old && q.Get("sendInitialEvents") != "":
 		refuse(w, http.StatusUnprocessableEntity, metav1.StatusReasonInvalid)
@@ -110,7 +118,14 @@ func (p *played) stream(w http.ResponseWriter, r *http.Request) {
 		for _, o := range p.objects {
 			e.event("ADDED", o)
 		}
-		e.event("BOOKMARK", bookmark(p.version))
+		if !p.deaf {
+			e.event("BOOKMARK", bookmark(p.version))
+		}
+	}
+	if p.late > 0 && r.URL.Query().Get("resourceVersion") != "" {
+		p.late--
+		e.expire()
+		return
 	}
 	w.(http.Flusher).Flush()
 	drop := p.drop
@@ -188,6 +203,71 @@ func TestAVersionThatIsTooOldIsListedAnewAndWhatIsGoneIsDeleted(t *testing.T) {
 	}
 	if len(got.Born) != 1 || got.Born[0].Objects != 7 {
 		t.Errorf("born: %+v", got.Born)
+	}
+}
+
+// In the middle of a watch it is an event that says so, and of a list in pages the answer
+// to the next one.
+func TestAVersionThatBecomesTooOldInTheMiddleIsListedAnew(t *testing.T) {
+	for name, c := range map[string]struct {
+		old                 bool
+		expired, late, lost int
+	}{
+		"of a watch":         {late: 1},
+		"of a list in pages": {old: true, expired: 1, lost: 1},
+		"of both":            {old: true, late: 1, lost: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := &played{version: 7, old: c.old}
+			for i := range 10 {
+				p.objects = append(p.objects, plain("a", fmt.Sprintf("dump-%d", i), map[string]string{"username": "ann"}))
+			}
+			census, _ := run(t, play(t, p), census.Options{})
+			eventually(t, census, isExact)
+			p.hold(func() {
+				p.objects = append(p.objects[4:], plain("a", "dump-11", map[string]string{"username": "ann"}))
+				p.version, p.expired, p.late, p.lost = 9, c.expired, c.late, c.lost
+			})
+			p.end()
+			eventually(t, census, func(s bulkhead.Census) bool {
+				got := tally(s, "configmaps", "a", "dump-*")
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				return isExact(s) && got.Objects == 7 && len(got.Facts) == 1 && got.Facts[0].Objects == 7 && p.late+p.lost+p.expired == 0
+			})
+		})
+	}
+}
+
+// An API server from before streamed lists, or a proxy that drops the question, sends the
+// objects and never says that they were all.
+func TestAServerThatNeverEndsItsListIsAskedForPages(t *testing.T) {
+	p := &played{version: 7, deaf: true}
+	for i := range 10 {
+		p.objects = append(p.objects, plain("a", fmt.Sprintf("dump-%d", i), nil))
+	}
+	c, err := census.New(play(t, p), census.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.SetIdle(300 * time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = c.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	eventually(t, c, func(s bulkhead.Census) bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return isExact(s) && tally(s, "configmaps", "a", "dump-*").Objects == 10 && len(p.pages) == 4 && len(p.watches) >= 2
+	})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if diff := cmp.Diff([]string{"from ", "from 7"}, p.watches[:2]); diff != "" {
+		t.Errorf("watches, -want +got:\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"", "3", "6", "9"}, p.pages); diff != "" {
+		t.Errorf("pages, -want +got:\n%s", diff)
 	}
 }
 

@@ -114,14 +114,14 @@ func (s *stream) watch(ctx context.Context) error {
 		defer release()
 		yes := true
 		o.SendInitialEvents, o.ResourceVersionMatch = &yes, metav1.ResourceVersionMatchNotOlderThan
-		timer := time.AfterFunc(idle, func() { cancel(errIdle) })
+		timer := time.AfterFunc(s.census.idle, func() { cancel(errIdle) })
 		defer timer.Stop()
 		w.listed = func() {
 			release()
 			timer.Reset(s.census.silent)
 			w.alive = func() { timer.Reset(s.census.silent) }
 		}
-		w.alive = func() { timer.Reset(idle) }
+		w.alive = func() { timer.Reset(s.census.idle) }
 		w.listing = true
 		s.census.change(func(c *counts, _ time.Time) { c.begin(s.table) })
 	}
@@ -279,7 +279,7 @@ func (s *stream) list(ctx context.Context) error {
 
 // listPage asks for one page: no other kind is listed until it is there.
 func (s *stream) listPage(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, idle, errIdle)
+	ctx, cancel := context.WithTimeoutCause(ctx, s.census.idle, errIdle)
 	defer cancel()
 	page, err := s.source.list(ctx, o)
 	if err != nil {
