@@ -44,8 +44,12 @@ const (
 	// longer than the first, and a working day shorter than the second.
 	criticalIn = 4 * time.Hour
 	warningIn  = 24 * time.Hour
+	// farthest is how many times as long as a growth was seen somebody may be told of that
+	// is not a matter of today. What has come since the morning may end with the day.
+	farthest = 20
 	// largePerHour objects are more than a cluster should get from one growth in an hour,
-	// whatever the budgets say: 12,000 a day. The incident of 2024-10-09 made 2,464.
+	// whatever the budgets say: 12,000 a day. It counts when there are as many. The incident
+	// of 2024-10-09 made 2,464.
 	largePerHour = 500
 )
 
@@ -55,7 +59,9 @@ type analysis struct {
 	tallies map[bulkhead.Key]*bulkhead.Tally
 	series  map[bulkhead.Key][]bulkhead.Point
 	status  map[string]bulkhead.KindStatus
-	demand  map[bulkhead.Key]int64 // of a sum, the objects that are as many as somebody has asked for
+	// Of a sum, the objects that are as many as somebody has asked for, and those of them
+	// that scale.
+	demand, scaled map[bulkhead.Key]int64
 	// made remembers growths, also those that are none (nil).
 	made map[bulkhead.Key]*growth
 }
@@ -105,13 +111,19 @@ func newAnalysis(in Input) *analysis {
 		in.Census = Sums(Known(in.Census))
 	}
 	a := &analysis{Input: in, tallies: map[bulkhead.Key]*bulkhead.Tally{}, series: map[bulkhead.Key][]bulkhead.Point{},
-		status: map[string]bulkhead.KindStatus{}, made: map[bulkhead.Key]*growth{}, demand: map[bulkhead.Key]int64{}}
+		status: map[string]bulkhead.KindStatus{}, made: map[bulkhead.Key]*growth{}, demand: map[bulkhead.Key]int64{}, scaled: map[bulkhead.Key]int64{}}
 	for i := range in.Census.Tallies {
 		t := &in.Census.Tallies[i]
 		a.tallies[t.Key] = t
-		if !isSum(t.Key) && followsDemand(t) {
-			for _, sum := range sumsOf(t.Key) {
+		if isSum(t.Key) {
+			continue
+		}
+		for _, sum := range sumsOf(t.Key) {
+			if followsDemand(t) {
 				a.demand[sum] += t.Objects
+			}
+			if scales(t) {
+				a.scaled[sum] += t.Objects
 			}
 		}
 	}

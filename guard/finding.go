@@ -27,9 +27,9 @@ func (a *analysis) finding(group []*growth) (bulkhead.Finding, bool) {
 	if f.Namespace == All {
 		f.Namespace = ""
 	}
-	perHour := 0.0
+	perHour, gain := 0.0, 0.0
 	for _, g := range group {
-		perHour += g.trend.PerHour
+		perHour, gain = perHour+g.trend.PerHour, gain+g.gain
 		if g.trend.Since.Before(f.Since) {
 			f.Since = g.trend.Since
 		}
@@ -39,8 +39,9 @@ func (a *analysis) finding(group []*growth) (bulkhead.Finding, bool) {
 		f.Members = append(f.Members, k.member(step))
 	}
 	f.Reaches = a.reaches(kinds)
-	f.Severity = severity(f.Reaches, perHour)
-	if len(f.Reaches) == 0 && perHour < largePerHour {
+	large := min(perHour, gain) >= largePerHour
+	f.Severity = severity(f.Reaches, large)
+	if f.Severity == bulkhead.Notice && !foreseen(f, a.Now) {
 		return bulkhead.Finding{}, false
 	}
 	firstHurts(f.Members, f.Reaches)
@@ -53,11 +54,17 @@ func (a *analysis) finding(group []*growth) (bulkhead.Finding, bool) {
 	return f, true
 }
 
-func severity(reaches []bulkhead.Reach, perHour float64) bulkhead.Severity {
+// foreseen reports whether a growth has gone on for long enough to say that it will reach
+// a budget some day.
+func foreseen(f bulkhead.Finding, now time.Time) bool {
+	return len(f.Reaches) > 0 && f.Reaches[0].In <= farthest*now.Sub(f.Since)
+}
+
+func severity(reaches []bulkhead.Reach, large bool) bulkhead.Severity {
 	switch {
 	case slices.ContainsFunc(reaches, fails):
 		return bulkhead.Critical
-	case len(reaches) > 0 && reaches[0].In <= warningIn, perHour >= largePerHour:
+	case len(reaches) > 0 && reaches[0].In <= warningIn, large:
 		return bulkhead.Warning
 	}
 	return bulkhead.Notice

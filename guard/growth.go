@@ -26,6 +26,9 @@ const (
 	// for, before it is more than a change of size: pods of a Deployment that is scaled
 	// up, workers of ours.
 	settledFor = time.Hour
+	// scaledFor is how long that of one controller must grow, and of what nodes have: an
+	// autoscaler adds to them all morning, up to a limit that somebody has set.
+	scaledFor = 12 * time.Hour
 	// sumFor is how long a sum must grow: in it, what has nothing to do with one another
 	// may go up at the same time, several deploys for example.
 	sumFor = 30 * time.Minute
@@ -54,6 +57,8 @@ func (a *analysis) judge(key bulkhead.Key) *growth {
 	}
 	atLeast := time.Duration(0)
 	switch {
+	case scales(g.tally) || isSum(key) && 2*a.scaled[key] >= g.tally.Objects:
+		atLeast = scaledFor
 	case key == total(key.Kind) || followsDemand(g.tally) || 2*a.demand[key] >= g.tally.Objects:
 		atLeast = settledFor
 	case isSum(key):
@@ -214,6 +219,20 @@ func followsDemand(t *bulkhead.Tally) bool {
 		}
 	}
 	return ours(t)
+}
+
+// fleet are the origins of what there is of for each node.
+var fleet = []string{"nodes/", "daemonsets.apps/", "machinesets.cluster.x-k8s.io/", "machinesets.machine.openshift.io/", "nodepools.karpenter.sh/"}
+
+// scales is whether there are as many of them as one controller has been asked for, or as
+// nodes: not of controllers that multiply themselves.
+func scales(t *bulkhead.Tally) bool {
+	for _, c := range fleet {
+		if strings.HasPrefix(t.Origin, c) {
+			return true
+		}
+	}
+	return followsDemand(t) && !ours(t) && !strings.Contains(t.Origin, "*")
 }
 
 // ours is whether Bulkhead itself made them: worker pods, and the little each class has.

@@ -29,6 +29,8 @@ type world struct {
 	class     string
 	classed   []string
 	classFrom time.Time
+	// also is what else there is.
+	also func(at time.Time, add func(bulkhead.Tally))
 }
 
 // noise is a random number of a name and a time: the same each time it is asked for.
@@ -52,6 +54,9 @@ func (w *world) census(at time.Time) bulkhead.Census {
 	}
 	if !w.loop.IsZero() && (at.After(w.loop) || w.before > 0) {
 		w.incident(at, add)
+	}
+	if w.also != nil {
+		w.also(at, add)
 	}
 	totals := map[string]int64{}
 	for _, t := range c.Tallies {
