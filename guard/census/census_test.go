@@ -140,14 +140,18 @@ func TestAKindThatAppearsIsCountedAndForgottenWhenItDisappears(t *testing.T) {
 	eventuallyExact(t, l, c)
 	const kind = "barges.census.example.org"
 	for _, scope := range []string{"Namespaced", "Namespaced", "Cluster"} { // a kind with the same name, too
-		where, metadata := ns, fmt.Sprintf("namespace: %s", ns)
+		where, path := ns, "/apis/census.example.org/v1/namespaces/"+ns+"/barges"
 		if scope == "Cluster" {
-			where, metadata = "", "labels: {}"
+			where, path = "", "/apis/census.example.org/v1/barges"
 		}
 		apply(t, l, strings.Replace(definition("census.example.org", "barges", "Barge"), "scope: Namespaced", "scope: "+scope, 1))
 		l.Eventually(t, "the kind is there", func(context.Context) bool { return status(c.Snapshot(), kind).Exact })
 		for range 3 {
-			apply(t, l, fmt.Sprintf("apiVersion: census.example.org/v1\nkind: Barge\nmetadata: {name: barge-%s, %s}", randomName(), metadata))
+			// kubectl would remember the scope that the kind had.
+			barge := fmt.Sprintf(`{"apiVersion":"census.example.org/v1","kind":"Barge","metadata":{"name":"barge-%s"}}`, randomName())
+			if err := l.Client().Discovery().RESTClient().Post().AbsPath(path).Body([]byte(barge)).Do(t.Context()).Error(); err != nil {
+				t.Fatal(err)
+			}
 		}
 		l.Eventually(t, "the objects are counted", func(context.Context) bool {
 			return tally(c.Snapshot(), kind, where, "barge-*").Objects == 3
