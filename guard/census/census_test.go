@@ -302,6 +302,28 @@ func TestOnceListsEverythingAndSaysWhenItWasBorn(t *testing.T) {
 	}
 }
 
+// One of them is asked for, and how many remain.
+func TestEventsAreCountedWithoutReadingThem(t *testing.T) {
+	t.Parallel()
+	l := lab.Start(t)
+	ns := l.Namespace(t)
+	for i := range 30 {
+		_, err := l.Client().CoreV1().Events(ns).Create(t.Context(), &corev1.Event{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("web.%016x", i)},
+			InvolvedObject: corev1.ObjectReference{Kind: "Pod", Namespace: ns, Name: "web"}, Reason: "Test"}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := census.Once(t.Context(), l.Config(), census.Options{Kinds: []string{"-*", "events"}, Namespaces: []string{ns, "no-such"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := bulkhead.Tally{Key: bulkhead.Key{Kind: "events", Family: "*"}, Objects: 30}
+	if diff := cmp.Diff(want, tally(s, "events", "", "*")); diff != "" || status(s, "events").Exact {
+		t.Errorf("%+v, -want +got:\n%s", status(s, "events"), diff)
+	}
+}
+
 func TestTheAPIServersOwnCountsServeWhereWatchingIsTooMuch(t *testing.T) {
 	l := lab.Start(t)
 	l.Namespace(t)
