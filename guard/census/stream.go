@@ -144,7 +144,8 @@ func (s *stream) watch(ctx context.Context) error {
 	for e := range events.ResultChan() {
 		some = true
 		if err := w.event(e); err != nil {
-			return err
+			// Of an end that is ours client-go says that it could not decode an event.
+			return cmp.Or(context.Cause(ctx), err)
 		}
 	}
 	switch {
