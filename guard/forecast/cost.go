@@ -162,6 +162,9 @@ func binned(pairs []pair) (x, y []float64) {
 	if high-low < leastRange*math.Abs(high) || high == low {
 		return nil, nil
 	}
+	if math.IsInf(high-low, 0) {
+		return nil, nil // no cluster holds as much, and no bin would ever be full
+	}
 	for start := 0; start < len(pairs); {
 		bin := math.Floor((pairs[start].x - low) / (high - low) * bins)
 		var xs, ys []float64

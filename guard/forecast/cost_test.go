@@ -215,3 +215,15 @@ func TestSpansAreSaidAsPeopleDo(t *testing.T) {
 		}
 	}
 }
+
+// Whoever serves the metrics may say anything.
+func TestNumbersThatAreTooLargeEndTheLearning(t *testing.T) {
+	var memory, held []forecast.Point
+	for i := range 60 {
+		x := (float64(i) - 30) / 30 * math.MaxFloat64
+		memory, held = append(memory, forecast.Point{At: at(float64(i)), Value: x}), append(held, forecast.Point{At: at(float64(i)), Value: x})
+	}
+	if c, ok := forecast.Learn(memory, map[string][]forecast.Point{"pods": held}); ok {
+		t.Errorf("%+v", c)
+	}
+}
