@@ -35,3 +35,30 @@ func TestWhatIsSeenAsTwoDoesNotHideTheWorse(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// What is less severe for some looks is not yet believed to be: whoever was told that it is
+// critical is not told otherwise each few minutes.
+func TestWhatIsLessSevereForMinutesStaysAsSevere(t *testing.T) {
+	sees := func(string) bool { return false }
+	at := time.Date(2024, 10, 9, 0, 0, 0, 0, time.UTC)
+	g := New(Options{})
+	look := func(s bulkhead.Severity, looks int) bulkhead.Severity {
+		for range looks {
+			at = at.Add(time.Minute)
+			g.settle([]bulkhead.Finding{{ID: "one", Severity: s, Namespace: "a"}}, at, sees)
+		}
+		return g.seen["one"].finding.Severity
+	}
+	for i, c := range []struct {
+		sees  bulkhead.Severity
+		looks int
+		want  bulkhead.Severity
+	}{
+		{bulkhead.Critical, 2, bulkhead.Critical}, {bulkhead.Warning, 8, bulkhead.Critical}, {bulkhead.Critical, 1, bulkhead.Critical},
+		{bulkhead.Warning, 8, bulkhead.Critical}, {bulkhead.Warning, 3, bulkhead.Warning}, {bulkhead.Critical, 1, bulkhead.Critical},
+	} {
+		if got := look(c.sees, c.looks); got != c.want {
+			t.Errorf("step %d: %s, want %s", i, got, c.want)
+		}
+	}
+}
