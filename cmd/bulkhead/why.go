@@ -366,7 +366,7 @@ func (a *app) writeWhy(w io.Writer, n answer, f *whyFlags) error {
 		if i == 0 {
 			fmt.Fprintln(w, "and, in full with --all:")
 		}
-		fmt.Fprintf(w, "  %s %s: %s, for %s\n", more.Severity, printable(more.ID, 20), printable(more.Title, 60), guard.Duration(now.Sub(more.Since)))
+		fmt.Fprintf(w, "  %s %s: %s, for %s\n", more.Severity, printable(more.ID, 20), printable(more.Title, 150), guard.Duration(now.Sub(more.Since)))
 	}
 	if len(n.findings) == 0 {
 		if n.blind() {
