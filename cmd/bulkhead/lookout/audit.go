@@ -2,7 +2,6 @@ package lookout
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"log/slog"
 	"sync"
@@ -96,7 +95,7 @@ func Makers(users *audit.Users) guard.Makers {
 func AuditLog(ctx context.Context, path string) (guard.Makers, error) {
 	var users audit.Users
 	if err := audit.Last(ctx, path, audit.Options{Users: &users}); err != nil {
-		return nil, &bulkhead.Error{Code: bulkhead.CodeUnavailable, Message: fmt.Sprintf("cannot read the audit log %s: %v", bulkhead.Quote(path), err),
+		return nil, &bulkhead.Error{Code: bulkhead.CodeUnavailable, Message: "cannot read the audit log " + bulkhead.Quote(path),
 			Hint: AuditHint, Err: err}
 	}
 	return Makers(&users), nil
