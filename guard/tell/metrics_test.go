@@ -79,8 +79,9 @@ bulkhead_guard_objects{kind="secrets"} 0
 # HELP bulkhead_guard_rules Rules of network policies: peers x ports.
 # TYPE bulkhead_guard_rules gauge
 bulkhead_guard_rules{kind="networkpolicies.networking.k8s.io"} 20163
-# HELP bulkhead_guard_rulings Verdicts that hold back work, by level: slow or stop.
+# HELP bulkhead_guard_rulings Verdicts that hold back work, by level: slow or stop; exempt: that do not, because their finding is meant.
 # TYPE bulkhead_guard_rulings gauge
+bulkhead_guard_rulings{level="exempt"} 0
 bulkhead_guard_rulings{level="slow"} 0
 bulkhead_guard_rulings{level="stop"} 1
 `, math.Inf(1), float64(c.Now().Unix()))
