@@ -94,10 +94,10 @@ func (w *Webhook) address() (string, error) {
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
 		return "", usage("for example https://chat.example.org/hooks/abc", "the webhook's URL %s is not one of http or https", shown)
 	}
-	switch clear := u.Scheme == "http" && !loopback(u.Hostname()); {
-	case clear && w.TokenFile != "":
+	switch heard := u.Scheme == "http" && !loopback(u.Hostname()); {
+	case heard && w.TokenFile != "":
 		return "", usage("use https", "the webhook's token would travel in the clear to %s", u.Host)
-	case clear && w.URLFile != "":
+	case heard && w.URLFile != "":
 		return "", usage("use https, or give the URL itself if it is no secret", "the webhook's URL, a secret, would travel in the clear to %s", u.Host)
 	}
 	return address, nil

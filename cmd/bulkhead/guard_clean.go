@@ -58,9 +58,8 @@ you only. Jobs come back from it suspended, so that no script runs again.
 created, why), releases, notes, undo, and after --yes done (deleted, gone, spared,
 putBack, left, stopped).
 
-Exit codes: 0 all was done, or nothing was to do; 1 it stopped before the end, or the
-end of the undo file is missing; 2 it could not begin; 3 interrupted; 125 the API server
-does not answer.`,
+Exit codes: 0 all was done, or nothing was to do; 1 it stopped, or the undo file has no
+end; 2 it could not begin; 3 interrupted; 125 the API server does not answer.`,
 		Example: `  bulkhead guard clean --release '*' -n mw-script
   bulkhead guard clean --release '*' -n mw-script --older 1d --rate 2/s --yes --undo undo.json
   bulkhead guard clean --family 'mediawiki-*-mail-config' --kind configmaps

@@ -57,9 +57,9 @@ guard:
   agents: prometheus=http://prometheus.example.org:9090
   webhook: {url: "https://alerts.example.org/hook?a=b", tokenSecret: hook}
   prometheusRule: {enabled: true, labels: {release: "kube: prometheus", "on": "true"}}`,
-	"a guard whose webhook is a secret": "guard: {enabled: true, webhook: {urlSecret: chat}}",
-	"a guard that asks the kubelets":    "guard: {enabled: true, kinds: [pods], events: false, agents: kubelets}",
-	"nothing of the cluster's":          "{userRoles: false, crd: {install: false}, networkPolicy: {enabled: true}, resources: null, tolerations: null}",
+	"a guard that posts to a chat":   "guard: {enabled: true, webhook: {urlSecret: chat}}",
+	"a guard that asks the kubelets": "guard: {enabled: true, kinds: [pods], events: false, agents: kubelets}",
+	"nothing of the cluster's":       "{userRoles: false, crd: {install: false}, networkPolicy: {enabled: true}, resources: null, tolerations: null}",
 }
 
 // objects renders a choice, and is in the order that is applied.
