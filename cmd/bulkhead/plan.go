@@ -46,20 +46,23 @@ event for an hour, all else until somebody removes it (--keep after it was made;
 without --keep nobody does). Each invocation is taken to have names of its own.
 
 No cluster is asked, unless you say --live or --kube-context: then what is there
-now is counted by the API server (a request for each kind that answers with a
-number and one name), and counts against the budgets.
+now is counted, and counts against the budgets: objects by the API server (a request
+for each kind that answers with a number and one name), rules in the network policies,
+page by page, bytes as its metrics have the size of its database. What you may not
+see is not known, and then neither is whether its budget is crossed.
 
 Budgets are the defaults, each with its source, those of --budgets and those of
 --budget: KIND[.UNIT][@NAMESPACE]=LIMIT, where UNIT is objects, rules or bytes,
 and NAMESPACE may be each. A budgets file has "budgets:" and below it lines such
 as "networkpolicies: 1000".
 
-Exit codes: 0 no budget is crossed; 1 one is; 2 something cannot be read.
+Exit codes: 0 no budget is crossed; 1 one is, or with --live that is not known of one;
+2 something cannot be read; 125 the cluster does not answer.
 
 -o json is an object: documents, helm, times, every_seconds, keep_seconds,
 last_start_seconds, rows (kind, unit, by, each, kept_seconds, now, peak, budget,
 crossed_at, crossed_after_seconds), watchers (kind, on_each_node, central,
-copies), agents (name, each, bytes, nodes), notes, crossed (names of budgets), and with
+copies), agents (name, each, bytes, nodes), notes, crossed and unknown (names of budgets), and with
 --now changes (kind, unit, was_each, each, was_kept_seconds, kept_seconds, factor).
 What is null does not end, or is not known.`,
 		Example: `  helm template x ./chart | bulkhead plan --times 1800 --every 16s --keep 7d -
@@ -120,6 +123,7 @@ func (a *app) plan(cmd *cobra.Command, f *planFlags, files []string) error {
 		return err
 	}
 	if f.live {
+		against.Live = true
 		if against.Now, err = a.count(cmd.Context(), planned.Counts(against.Budgets)); err != nil {
 			return err
 		}
@@ -144,7 +148,7 @@ func (a *app) showPlan(p *footprint.Plan, out outputFlag) error {
 	} else if err := p.Text(a.stdout); err != nil {
 		return err
 	}
-	if len(p.Crossed) > 0 {
+	if len(p.Crossed) > 0 || len(p.Unknown) > 0 {
 		return exitError(exitFailed)
 	}
 	return nil

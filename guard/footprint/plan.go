@@ -26,6 +26,9 @@ type Plan struct {
 	Notes        []string `json:"notes"`
 	// Crossed are the names of the budgets that are crossed, the first at the front.
 	Crossed []string `json:"crossed"`
+	// Unknown are the names of the budgets of which nobody can say whether they are crossed,
+	// as what is there now is not known.
+	Unknown []string `json:"unknown"`
 	// Changes compare with other manifests; left out if there are none.
 	Changes []Change `json:"changes,omitempty"`
 }
@@ -46,6 +49,9 @@ type Row struct {
 	// CrossedAfter the time from the first one to it; null: never.
 	CrossedAt    *int64   `json:"crossed_at"`
 	CrossedAfter *float64 `json:"crossed_after_seconds"`
+	// Unknown are the names of its budgets that what is there now might cross, and that is
+	// not known.
+	Unknown []string `json:"unknown,omitempty"`
 
 	used float64 // the share of the budget at the peak; infinite without end
 }
@@ -56,13 +62,14 @@ type Count struct{ Kind, Namespace, Unit string }
 // Against is what a cluster can hold and what it holds.
 type Against struct {
 	Budgets []bulkhead.Budget
-	Now     map[Count]int64 // what is not in it is not known
+	Live    bool            // a cluster was asked: what is there now counts
+	Now     map[Count]int64 // of Live; what is not in it is not known
 	Nodes   int64           // 0: not known
 }
 
 // Plan repeats a footprint.
 func (f *Footprint) Plan(s Schedule, a Against) Plan {
-	p := Plan{Documents: f.Documents, Helm: f.Helm, Rows: []Row{}, Notes: append([]string{}, f.Notes...), Crossed: []string{}}
+	p := Plan{Documents: f.Documents, Helm: f.Helm, Rows: []Row{}, Notes: append([]string{}, f.Notes...), Crossed: []string{}, Unknown: []string{}}
 	if n := s.times(); n != endless {
 		p.Times = &n
 		p.LastSeconds = seconds(s.Rate.starts(n - 1))
@@ -88,6 +95,7 @@ func (f *Footprint) Plan(s Schedule, a Against) Plan {
 		if r.CrossedAt != nil {
 			p.Crossed = append(p.Crossed, r.Budget.Name)
 		}
+		p.Unknown = append(p.Unknown, r.Unknown...)
 	}
 	p.Watchers, p.Agents = watchers(p.Rows, a.Nodes), agents(p.Rows, a.Nodes)
 	return p
@@ -191,7 +199,7 @@ func (r *Row) measure(s Schedule, a Against, namespace string, g growth) {
 	if !ok {
 		return
 	}
-	now := a.Now[Count{r.Kind, namespace, r.Unit}] // 0 where it is not known
+	now, known := a.Now[Count{r.Kind, namespace, r.Unit}] // 0 where it is not known
 	if b.Namespace == budget.Each {
 		b.Namespace = namespace
 	}
@@ -199,6 +207,9 @@ func (r *Row) measure(s Schedule, a Against, namespace string, g growth) {
 	if i, crossed := g.crosses(b.Limit - float64(now)); crossed {
 		at := i + 1
 		next.CrossedAt, next.CrossedAfter = &at, seconds(s.Rate.starts(i))
+	}
+	if a.Live && !known && next.CrossedAt == nil {
+		r.Unknown = append(r.Unknown, b.Name)
 	}
 	if n, ends := g.peak(); ends && b.Limit > 0 {
 		next.used = float64(plus(n, now)) / b.Limit
@@ -208,17 +219,24 @@ func (r *Row) measure(s Schedule, a Against, namespace string, g growth) {
 	}
 }
 
-// Counts are what a plan would like to know of a cluster.
+// Counts are what a plan would like to know of a cluster: how many objects there are, and
+// of what else there is a budget.
 func (f *Footprint) Counts(budgets []bulkhead.Budget) (counts []Count) {
-	for _, p := range f.Parts {
-		all, one := Count{p.Kind, "", budget.Objects}, Count{p.Kind, p.Namespace, budget.Objects}
-		if !slices.Contains(counts, all) {
-			counts = append(counts, all)
-		}
-		if _, ok := budget.For(budgets, p.Kind, p.Namespace, budget.Objects); ok && p.Namespace != "" && !slices.Contains(counts, one) {
-			counts = append(counts, one)
+	want := func(c Count) {
+		_, limited := budget.For(budgets, c.Kind, c.Namespace, c.Unit)
+		if (limited || c.Namespace == "" && c.Unit == budget.Objects) && !slices.Contains(counts, c) {
+			counts = append(counts, c)
 		}
 	}
+	for _, p := range f.Parts {
+		for _, namespace := range []string{"", p.Namespace} {
+			want(Count{p.Kind, namespace, budget.Objects})
+			if p.Rules > 0 {
+				want(Count{p.Kind, namespace, budget.Rules})
+			}
+		}
+	}
+	want(Count{budget.All, "", budget.Bytes})
 	return counts
 }
 

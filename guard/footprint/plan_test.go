@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
 	"bulkhead.dev/bulkhead"
@@ -243,6 +244,37 @@ func TestTheTightestOfTheBudgetsOfAKindCounts(t *testing.T) {
 			}
 			if got != c.want {
 				t.Errorf("%q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+func TestNoBudgetIsAcquittedWithoutWhatIsThereNow(t *testing.T) {
+	f := read(t, "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {namespace: a}\nspec: {egress: [{}, {}]}\n", footprint.Options{})
+	rules := footprint.Count{Kind: budget.NetworkPolicies, Unit: budget.Rules}
+	for name, c := range map[string]struct {
+		budgets []string
+		now     map[footprint.Count]int64
+		crossed []string
+		unknown []string
+		verdict string
+	}{
+		"all is known":             {[]string{"netpol.rules=50"}, map[footprint.Count]int64{rules: 10}, nil, nil, "verdict: no budget is crossed"},
+		"it is over with that":     {[]string{"netpol.rules=50"}, map[footprint.Count]int64{rules: 2610}, []string{"netpol.rules"}, nil, "crossed: netpol.rules by the first"},
+		"one is not known":         {[]string{"netpol.rules=50"}, nil, nil, []string{"netpol.rules"}, "verdict: not known whether 1 budget would be crossed"},
+		"that of a namespace":      {[]string{"netpol.rules=50", "netpol.rules@a=9000"}, map[footprint.Count]int64{rules: 1}, nil, []string{"netpol.rules@a"}, "verdict: not known"},
+		"it is over in any case":   {[]string{"netpol.rules=20"}, nil, []string{"netpol.rules"}, nil, "crossed: netpol.rules by no. 11"},
+		"one is over, one unknown": {[]string{"netpol.rules=20", "netpol@a=9000"}, nil, []string{"netpol.rules"}, []string{"netpol@a"}, "crossed: netpol.rules"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			own := budgets(t, c.budgets...)[len(budget.Defaults()):]
+			p := f.Plan(footprint.Schedule{Times: 20}, footprint.Against{Budgets: own, Live: true, Now: c.now})
+			if d := cmp.Diff([][]string{c.crossed, c.unknown}, [][]string{p.Crossed, p.Unknown}, cmpopts.EquateEmpty()); d != "" {
+				t.Error(d)
+			}
+			var text strings.Builder
+			if err := p.Text(&text); err != nil || !strings.Contains(text.String(), c.verdict) || strings.Contains(text.String(), "?") != (len(c.unknown) > 0) {
+				t.Errorf("%v\n%s", err, &text)
 			}
 		})
 	}

@@ -2,6 +2,12 @@ package footprint
 
 import "bulkhead.dev/bulkhead/guard/budget"
 
+// RulesOf counts the rules of a network policy that is in a cluster as those of one that
+// is planned. content is its JSON.
+func RulesOf(kind string, content map[string]any) int64 {
+	return rulesOf(kind, object(content).at("spec"))
+}
+
 // rulesOf counts the rules of a network policy: peers × ports, of ingress and egress. What
 // names no peer or no port is a rule, too.
 func rulesOf(kind string, spec object) int64 {

@@ -22,7 +22,7 @@ func (p *Plan) Text(to io.Writer) error {
 	fmt.Fprintln(w)
 	known := false
 	for _, r := range p.Rows {
-		known = known || r.Now != nil
+		known = known || r.Now != nil || len(r.Unknown) > 0
 	}
 	rows := [][]string{{"KIND", "EACH", "KEPT", "PEAK", "BUDGET", "CROSSED"}}
 	if known {
@@ -91,8 +91,11 @@ func (r *Row) cells(known bool) []string {
 			limit = "@" + r.Budget.Namespace + " " + limit
 		}
 	}
-	if r.Now != nil {
+	switch {
+	case r.Now != nil:
 		now = r.amount(*r.Now)
+	case len(r.Unknown) > 0:
+		now = "?"
 	}
 	cells := []string{r.shortKind(), r.amount(r.Each), kept, now, peak, limit, r.crossed()}
 	if !known {
@@ -105,6 +108,8 @@ func (r *Row) crossed() string {
 	switch {
 	case r.Budget == nil:
 		return ""
+	case r.CrossedAt == nil && len(r.Unknown) > 0:
+		return "not known"
 	case r.CrossedAt == nil:
 		return fmt.Sprintf("no (%s %%)", percent(r.used))
 	case *r.CrossedAt == 1:
@@ -218,7 +223,14 @@ func (p *Plan) tellAgents(w io.Writer) {
 // verdict is the last line, and before it where the limits come from that decide it.
 func (p *Plan) verdict(w io.Writer) {
 	first := p.First()
-	if first == nil {
+	if len(p.Unknown) > 0 {
+		tell(w, "unknown", "whether they are crossed, with what is there now: "+strings.Join(p.Unknown[:min(len(p.Unknown), shownRows)], ", "))
+	}
+	switch {
+	case first == nil && len(p.Unknown) > 0:
+		fmt.Fprintf(w, "verdict: not known whether %s crossed\n", verb(len(p.Unknown)))
+		return
+	case first == nil:
 		fmt.Fprintln(w, "verdict: no budget is crossed")
 		return
 	}
