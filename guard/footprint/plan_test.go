@@ -273,7 +273,7 @@ func TestNoBudgetIsAcquittedWithoutWhatIsThereNow(t *testing.T) {
 				t.Error(d)
 			}
 			var text strings.Builder
-			if err := p.Text(&text); err != nil || !strings.Contains(text.String(), c.verdict) || strings.Contains(text.String(), "?") != (len(c.unknown) > 0) {
+			if err := p.Text(&text); err != nil || !strings.Contains(text.String(), c.verdict) {
 				t.Errorf("%v\n%s", err, &text)
 			}
 		})
