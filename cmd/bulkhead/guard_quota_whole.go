@@ -139,10 +139,15 @@ func (a *app) quotaWritten(ctx context.Context, f *guardQuotaFlags, config *rest
 	remove := "bulkhead guard quota -n " + p.Namespace + " --remove"
 	if f.wait {
 		a.tell("quota %s is in namespace %s; it is removed at %s, or at once on Ctrl-C. If this is killed: %s", quota.Name, p.Namespace, until, remove)
-		if err := quota.Hold(ctx, client, p.Namespace); err != nil {
+		removed, err := quota.Hold(ctx, client, p.Namespace)
+		if err != nil {
 			return fmt.Errorf("remove quota: %w", err)
 		}
-		a.tell("quota %s is gone", quota.Name)
+		if !removed {
+			a.tell("quota %s is gone: somebody else has removed it", quota.Name)
+		} else {
+			a.tell("quota %s is gone", quota.Name)
+		}
 		if ctx.Err() != nil {
 			return exitError(exitInterrupted)
 		}

@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -368,33 +369,34 @@ func expire(ctx context.Context, client kubernetes.Interface, q *corev1.Resource
 
 // Hold waits until our quota of a namespace has had its time, also if it is given more
 // meanwhile, and removes it. If ctx ends before, the quota is removed at once, within a
-// few seconds. It returns when there is none.
-func Hold(ctx context.Context, client kubernetes.Interface, namespace string) error {
+// few seconds. It returns when there is none, and says whether that is its doing: somebody
+// else may have removed it, which it sees within seconds.
+func Hold(ctx context.Context, client kubernetes.Interface, namespace string) (removed bool, err error) {
 	for {
 		q, err := ours(ctx, client, namespace)
 		if apierrors.IsNotFound(err) {
-			return nil
+			return false, nil
 		}
 		if ctx.Err() != nil {
 			return removeAfter(ctx, client, namespace)
 		}
 		if code := bulkhead.CodeOf(err); err != nil && (code == bulkhead.CodeConflict || code == bulkhead.CodeDenied) {
-			return err
+			return false, err
 		}
 		wait := retryHold
 		if err == nil {
 			until, err := Until(q)
 			if err != nil {
-				return err
+				return false, err
 			}
 			if wait = time.Until(until); wait <= 0 {
-				if _, err := remove(ctx, client, q); err == nil {
-					return nil
+				if was, err := remove(ctx, client, q); err == nil {
+					return was, nil
 				}
 				wait = retryHold
 			}
 		}
-		timer := time.NewTimer(min(wait, lookHold))
+		timer := time.NewTimer(min(wait, lookHold+rand.N(lookHold/2)))
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
@@ -408,14 +410,14 @@ const (
 	// retryHold is when Hold tries again what the API server could not do.
 	retryHold = 5 * time.Second
 	// lookHold is how often it looks whether the quota was given more time, or is gone.
-	lookHold = time.Minute
+	// That is one request for one object.
+	lookHold = 10 * time.Second
 	// afterEnd is how long removing it after an end may take.
 	afterEnd = 10 * time.Second
 )
 
-func removeAfter(ctx context.Context, client kubernetes.Interface, namespace string) error {
+func removeAfter(ctx context.Context, client kubernetes.Interface, namespace string) (removed bool, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterEnd)
 	defer cancel()
-	_, err := removeOurs(ctx, client, namespace)
-	return err
+	return removeOurs(ctx, client, namespace)
 }

@@ -225,7 +225,7 @@ func TestQuotasOfOthersAreNotTouched(t *testing.T) {
 	if removed, err := quota.Expire(t.Context(), s.Client(), time.Now().Add(1000*time.Hour), s.ns); err != nil || len(removed) > 0 {
 		t.Errorf("expired: %q %v", removed, err)
 	}
-	if err := quota.Hold(t.Context(), s.Client(), s.ns); bulkhead.CodeOf(err) != bulkhead.CodeConflict {
+	if _, err := quota.Hold(t.Context(), s.Client(), s.ns); bulkhead.CodeOf(err) != bulkhead.CodeConflict {
 		t.Errorf("held: %v", err)
 	}
 	// One of ours that does not say until when stays, and it is said.
@@ -245,20 +245,35 @@ func TestWhoHoldsAQuotaRemovesItAtItsTimeOrWhenInterrupted(t *testing.T) {
 	p.Manifest.Annotations[quota.UntilAnnotation] = time.Now().Add(2 * time.Second).Format(time.RFC3339)
 	_, err := quota.Apply(t.Context(), s.Config(), p)
 	s.check(err)
-	if err := quota.Hold(t.Context(), s.Client(), s.ns); err != nil || len(s.quotas()) > 0 {
-		t.Errorf("at its time: %v, %q are there", err, s.quotas())
+	if removed, err := quota.Hold(t.Context(), s.Client(), s.ns); err != nil || !removed || len(s.quotas()) > 0 {
+		t.Errorf("at its time: %v %v, %q are there", removed, err, s.quotas())
 	}
 	s.write(s.options("jobs"), "0")
 	ctx, cancel := context.WithCancel(t.Context())
-	held := make(chan error, 1)
-	go func() { held <- quota.Hold(ctx, s.Client(), s.ns) }()
-	cancel()
-	if err := <-held; err != nil || len(s.quotas()) > 0 {
-		t.Errorf("when interrupted: %v, %q are there", err, s.quotas())
+	type end struct {
+		removed bool
+		err     error
 	}
-	// Somebody else has removed it.
-	if err := quota.Hold(t.Context(), s.Client(), s.ns); err != nil {
-		t.Error(err)
+	held := make(chan end, 1)
+	hold := func() {
+		removed, err := quota.Hold(ctx, s.Client(), s.ns)
+		held <- end{removed, err}
+	}
+	go hold()
+	cancel()
+	if e := <-held; e.err != nil || !e.removed || len(s.quotas()) > 0 {
+		t.Errorf("when interrupted: %+v, %q are there", e, s.quotas())
+	}
+	// Somebody else removes it meanwhile: it does not wait for its time, and is not its doing.
+	s.write(s.options("jobs"), "0")
+	ctx, cancel = context.WithCancel(t.Context())
+	defer cancel()
+	go hold()
+	if was, err := quota.Remove(t.Context(), s.Client(), s.ns); err != nil || !was {
+		t.Errorf("%v %v", was, err)
+	}
+	if e := <-held; e.err != nil || e.removed {
+		t.Errorf("removed by somebody else: %+v", e)
 	}
 }
 
