@@ -102,6 +102,20 @@ func (c *choice) has(k kind, o *metav1.ObjectMeta) (match, string) {
 	return most, key.Family
 }
 
+// pattern are the families that are meant of a kind, for people.
+func (c *choice) pattern(k kind) string {
+	if c.family != "" {
+		return c.family
+	}
+	var all []string
+	for _, m := range c.members {
+		if m.Kind == k.kind() && !slices.Contains(all, m.Family) {
+			all = append(all, m.Family)
+		}
+	}
+	return strings.Join(all, ", ")
+}
+
 // inNamespace reports whether an object of a namespace may be of a family that is in
 // another, or in many.
 func inNamespace(pattern, namespace string) bool {
