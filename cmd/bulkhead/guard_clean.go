@@ -22,7 +22,7 @@ type guardCleanFlags struct {
 
 	family, release, finding, kind string
 	older, rate                    string
-	finished, yes                  bool
+	alike, finished, yes           bool
 	undo, restore                  string
 	out                            outputFlag
 }
@@ -43,7 +43,9 @@ Left over are: Helm releases (--release) whose Jobs have finished or are gone, w
 all their objects and Helm's records; of other objects (--family) NetworkPolicies
 that select no pod and no pod template, and ConfigMaps and Secrets that nothing in
 their namespace names, in any field. A pattern is a name with * for what varies, as
-bulkhead why writes it, or the name of one; nothing removes all that is unused.
+bulkhead why writes it, or the name of one; nothing removes all that is unused. Of
+names that fit a pattern those are left out that look like words, not made up: a note
+names them, and --alike takes them in.
 
 What is used, selected, owned, younger than --older, has a finalizer or the
 annotation bulkhead.dev/keep stays, and so does all of a release with anything in
@@ -82,6 +84,7 @@ end; 2 it could not begin; 3 interrupted; 125 the API server does not answer.`,
 	fl.StringVar(&f.release, "release", "", "`pattern` of Helm releases; 'mediawiki-*', or '*' for names that are random")
 	fl.StringVar(&f.finding, "finding", "", "`id` of a finding of bulkhead why: its families")
 	fl.StringVar(&f.kind, "kind", "", "with --family: only this `kind`")
+	fl.BoolVar(&f.alike, "alike", false, "what fits the pattern but is of another family, as a random name without digits may be, is meant, too")
 	fl.StringVar(&f.older, "older", "1h", "grace: what is younger, or ended less than that ago, stays: 30m, 1d")
 	fl.BoolVar(&f.finished, "finished", false, "what only finished Jobs and pods name or are is left over, too")
 	fl.StringVar(&f.rate, "rate", "5/s", "deletes per time, at most: `5/s`, 60/m; a bare number is per second")
@@ -107,7 +110,7 @@ func (f *guardCleanFlags) check(cmd *cobra.Command) error {
 	if f.restore == "" {
 		return nil
 	}
-	for _, name := range []string{"family", "release", "finding", "kind", "older", "finished", "yes", "undo", "namespace", "all-namespaces"} {
+	for _, name := range []string{"family", "release", "finding", "kind", "alike", "older", "finished", "yes", "undo", "namespace", "all-namespaces"} {
 		if given(name) {
 			return usage("the undo file says what is put back, and where", "--%s is of no use with --restore", name)
 		}

@@ -104,7 +104,7 @@ func (a *app) guardEnd(ctx context.Context, err error, came string) error {
 }
 
 func (a *app) cleanOptions(ctx context.Context, f *guardCleanFlags) (o clean.Options, err error) {
-	o = clean.Options{Family: f.family, Release: f.release, Kind: f.kind, Finished: f.finished, Verdict: a.guardVerdict(ctx), Now: time.Now}
+	o = clean.Options{Family: f.family, Release: f.release, Kind: f.kind, Alike: f.alike, Finished: f.finished, Verdict: a.guardVerdict(ctx), Now: time.Now}
 	if o.Grace, err = plan.ParseDuration(f.older); err != nil {
 		return o, fmt.Errorf("--older: %w", err)
 	}

@@ -20,13 +20,14 @@ type choice struct {
 	members []bulkhead.Key // exact ones
 	release []string       // families of releases
 	only    string         // namespace; "": all
+	alike   bool           // what is alike is meant, however few words there are
 }
 
 func choose(o *Options) (choice, error) {
 	if err := o.check(); err != nil {
 		return choice{}, err
 	}
-	c := choice{family: o.Family, only: o.Namespace}
+	c := choice{family: o.Family, only: o.Namespace, alike: o.Alike}
 	if o.Release != "" {
 		c.release = []string{o.Release}
 	}
@@ -190,10 +191,10 @@ func familyOfRelease(namespace, name string) string {
 // crowd are things of families that are alike, until it is known whether they are many.
 type crowd[T any] map[string][]T
 
-// all are the things, if their families are many, or a note of why not.
-func (c crowd[T]) all(what, pattern string) (all []T, note string) {
+// all are the things, if they are meant or their families are many, or a note of why not.
+func (c crowd[T]) all(what, pattern string, meant bool) (all []T, note string) {
 	families := slices.Sorted(maps.Keys(c))
-	if len(families) > manyWords {
+	if meant || len(families) > manyWords {
 		for _, f := range families {
 			all = append(all, c[f]...)
 		}
@@ -202,11 +203,15 @@ func (c crowd[T]) all(what, pattern string) (all []T, note string) {
 	if len(families) == 0 {
 		return nil, ""
 	}
-	shown := families[:min(len(families), shownFamilies)]
+	shown := slices.Clone(families[:min(len(families), shownFamilies)])
 	for i, f := range shown {
 		shown[i] = bulkhead.Quote(f)
 	}
-	return nil, fmt.Sprintf("%s that are of other families, though their names fit %s, are not meant: %s", what, bulkhead.Quote(pattern), strings.Join(shown, ", "))
+	list := strings.Join(shown, ", ")
+	if more := len(families) - len(shown); more > 0 {
+		list += fmt.Sprintf(" and %d more", more)
+	}
+	return nil, fmt.Sprintf("%s that are of other families, though their names fit %s, are not meant: %s; if they are, --alike takes them in", what, bulkhead.Quote(pattern), list)
 }
 
 // shownFamilies is how many families are named to whoever meant others.

@@ -67,6 +67,9 @@ type Options struct {
 	Members []bulkhead.Key
 	// Kind, of Family, is one of Kinds; default: all of them.
 	Kind string
+	// Alike: what fits a pattern by its name is meant, too, where it is a family of its
+	// own, as a random name that has no digit may be.
+	Alike bool
 	// Grace is how long something has to be left over. Default: an hour.
 	Grace time.Duration
 	// Finished: what only finished Jobs and pods mention or are, is left over, too.

@@ -314,7 +314,7 @@ func (c *Cleaner) singles(ctx context.Context) ([]*item, error) {
 		if err != nil {
 			return nil, c.refused("list", k, c.choice.only, err)
 		}
-		more, note := near.all(k.kind(), c.choice.pattern(k))
+		more, note := near.all(k.kind(), c.choice.pattern(k), c.choice.alike)
 		if all = append(all, more...); note != "" {
 			c.note("%s", note)
 		} else if c.choice.family != "" {

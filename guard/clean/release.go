@@ -111,7 +111,7 @@ func (c *Cleaner) findReleases(ctx context.Context) ([]*release, error) {
 		}
 	}
 	meant := strings.Join(c.choice.release, ", ")
-	more, note := near.all("Helm releases", meant)
+	more, note := near.all("Helm releases", meant, c.choice.alike)
 	if all = append(all, more...); len(all) == 0 && note == "" {
 		note = there.without("Helm releases", meant)
 	}

@@ -21,6 +21,37 @@ import (
 	"bulkhead.dev/bulkhead/guard/clean"
 )
 
+func TestANameThatLooksLikeAWordIsMeantIfSomebodySaysSo(t *testing.T) {
+	t.Parallel()
+	s := newSpace(t)
+	words := []string{"acfuba", "web", "mail", "cache", "search", "proxy", "login"}
+	for _, word := range append(words, "x7k2q9", "4fd2b81") {
+		s.configMap("import-" + word + "-cfg")
+	}
+	s.check(s.pod("user", nil, mounting("import-mail-cfg")))
+	o := s.options()
+	o.Family, o.Kind = "import-*-cfg", "configmaps"
+	_, f := s.find(o)
+	if d := cmp.Diff([]string{"configmaps/import-4fd2b81-cfg", "configmaps/import-x7k2q9-cfg"}, names(f.Leftovers)); d != "" {
+		t.Error(d)
+	}
+	if note := strings.Join(f.Notes, "\n"); !contains(note, `"import-acfuba-cfg"`) || !contains(note, " and 2 more; if they are, --alike takes them in") {
+		t.Error(note)
+	}
+	o.Alike = true
+	_, f = s.find(o)
+	if len(f.Leftovers) != 8 || len(f.Notes) > 0 || !contains(reasons(f.Spared)["configmaps/import-mail-cfg"], "pod") {
+		t.Errorf("%q are left over, %v stay, notes %q", names(f.Leftovers), reasons(f.Spared), f.Notes)
+	}
+	// Of a finding, too, and the note says which families were meant.
+	o = s.options()
+	o.Members = []bulkhead.Key{{Kind: "configmaps", Namespace: s.ns, Family: "import-*-cfg"}}
+	_, f = s.find(o)
+	if note := strings.Join(f.Notes, "\n"); !contains(note, `though their names fit "import-*-cfg", are not meant`) {
+		t.Error(note)
+	}
+}
+
 func contains(text, part string) bool { return strings.Contains(text, part) }
 
 func has(list []string, one string) bool { return slices.Contains(list, one) }
