@@ -89,7 +89,7 @@ end; 2 it could not begin; 3 interrupted; 125 the API server does not answer.`,
 	fl.BoolVar(&f.finished, "finished", false, "what only finished Jobs and pods name or are is left over, too")
 	fl.StringVar(&f.rate, "rate", "5/s", "deletes per time, at most: `5/s`, 60/m; a bare number is per second")
 	fl.BoolVar(&f.yes, "yes", false, "delete it")
-	fl.StringVar(&f.undo, "undo", "", "with --yes: `file` for what is deleted (default bulkhead-undo-TIME.json here)")
+	fl.StringVar(&f.undo, "undo", "", "with --yes: a new `file` for what is deleted (default bulkhead-undo-TIME.json here)")
 	fl.StringVar(&f.restore, "restore", "", "put back what this undo `file` has, and do nothing else")
 	outputVar(cmd, &f.out, "text or json")
 	completeFlag(cmd, "kind", cleanKinds...)

@@ -177,22 +177,31 @@ func (a *app) cleanUp(ctx context.Context, f *guardCleanFlags, cleaner *clean.Cl
 	} else {
 		printed = a.printSummary(&sum, path)
 	}
-	return cmp.Or(a.cleanEnd(ctx, &sum, err), printed)
+	return cmp.Or(a.cleanEnd(ctx, f.undo, &sum, err), printed)
 }
 
 // cleanEnd is the exit code of a clean-up that has begun.
-func (a *app) cleanEnd(ctx context.Context, sum *clean.Summary, err error) error {
+func (a *app) cleanEnd(ctx context.Context, undo string, sum *clean.Summary, err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx))):
-		a.tell("bulkhead: interrupted; the same command goes on with the rest")
+		a.tell("bulkhead: interrupted; %s", theRest(undo))
 		return exitError(exitInterrupted)
 	case sum.Total() == 0 && len(sum.PutBack) == 0:
 		return err
 	}
 	_ = a.report(err) // it has a code of its own
+	a.tell("%s", theRest(undo))
 	return exitError(exitFailed)
+}
+
+// theRest says how to go on. undo is the undo file that was named; what it has stays in it.
+func theRest(undo string) string {
+	if undo == "" {
+		return "the same command goes on with the rest"
+	}
+	return "the same command with another --undo goes on with the rest: this one keeps what was deleted"
 }
 
 // Of a list so many are shown, of each kind; -o json has all.

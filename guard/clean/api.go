@@ -35,7 +35,7 @@ func (c *Cleaner) try(ctx context.Context, what string, do func() error) error {
 		}
 		if n == tries {
 			return &bulkhead.Error{Code: bulkhead.CodeUnavailable, Message: fmt.Sprintf("%s: the API server has failed %d times in a row", what, tries), Err: err,
-				Hint: "what is left over stays; the same command goes on with the rest once it answers"}
+				Hint: "what is left over stays; the same command (with another --undo, if it named one) goes on with the rest once it answers"}
 		}
 		asked := time.Duration(0)
 		if seconds, ok := apierrors.SuggestsClientDelay(err); ok {

@@ -81,7 +81,7 @@ func (u *Undo) add(items []*item) error {
 
 func (u *Undo) full(err error) error {
 	return &bulkhead.Error{Code: bulkhead.CodeUnavailable, Message: "the undo file cannot be written; what would have been in it was not deleted", Err: err,
-		Hint: "make room, or name a file elsewhere with --undo; the same command goes on with the rest"}
+		Hint: "make room, or name a file elsewhere with --undo; the same command with such a file goes on with the rest"}
 }
 
 func (u *Undo) write(text []byte) error {
