@@ -72,6 +72,9 @@ func (f *watchFlags) check(prefix string) (every time.Duration, err error) {
 	if prefix != "" && slices.Contains(f.audit, "-") {
 		return 0, usage("give a file, or run `bulkhead guard --audit-log -` beside the server", "--%saudit-log - is standard input, which a server does not read", prefix)
 	}
+	if err := f.checkCounts(prefix); err != nil {
+		return 0, err
+	}
 	if every, err = plan.ParseDuration(f.every); err != nil {
 		return 0, fmt.Errorf("--%severy: %w", prefix, err)
 	}
@@ -89,6 +92,36 @@ func (f *watchFlags) check(prefix string) (every time.Duration, err error) {
 func (f *watchFlags) warn(a *app) {
 	a.warnOfSecret("webhook's URL", f.webhookFile)
 	a.warnOfSecret("webhook's token", f.tokenFile)
+}
+
+// checkCounts refuses what the API server's own counts cannot say, and a guard that counts
+// nothing.
+func (f *watchFlags) checkCounts(prefix string) error {
+	counts := !slices.Contains(f.kinds, "-*")
+	for _, kind := range f.kinds {
+		counts = counts || !strings.HasPrefix(kind, "-")
+	}
+	switch {
+	case !counts:
+		return usage("add what it is to watch: --"+prefix+"kinds -*,+networkpolicies", "--%skinds leaves nothing to watch", prefix)
+	case !f.metricsOnly:
+		return nil
+	case len(f.namespaces) > 0:
+		return usage("leave one of them out", "--%smetrics-only and --namespace exclude each other: the API server's own counts know no namespace", prefix)
+	}
+	own, err := ownBudgets(f.budgetFile, f.budgets)
+	if err != nil {
+		return err
+	}
+	for _, b := range own {
+		switch {
+		case b.Namespace != "":
+			return usage("leave one of them out", "budget %s cannot be kept with --%smetrics-only: the API server's own counts know no namespace", bulkhead.Quote(b.Name), prefix)
+		case b.Unit == budget.Rules:
+			return usage("leave one of them out", "budget %s cannot be kept with --%smetrics-only: the API server does not count rules", bulkhead.Quote(b.Name), prefix)
+		}
+	}
+	return nil
 }
 
 // guardWatchFlags is the command line of guard.

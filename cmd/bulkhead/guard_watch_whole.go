@@ -22,7 +22,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/yaml"
 
 	"bulkhead.dev/bulkhead"
@@ -60,12 +62,30 @@ func (a *app) guardWatch(ctx context.Context, f *guardWatchFlags, every time.Dur
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	warnOfNamespaces(ctx, o)
 	end, err := a.guardWeb(f.listen, l, o.Log)
 	if err != nil {
 		return err
 	}
 	defer end()
 	return l.Run(ctx)
+}
+
+// warnOfNamespaces logs which namespaces are not there: the API server lists nothing in
+// them, as in empty ones. They may come; whether they do is not worth much waiting.
+func warnOfNamespaces(ctx context.Context, o *lookout.Options) {
+	const most = 5 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	client, err := kubernetes.NewForConfig(o.Config)
+	if err != nil {
+		return // whoever needs one says so
+	}
+	for _, namespace := range o.Census.Namespaces {
+		if _, err := client.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{}); apierrors.IsNotFound(err) {
+			o.Log.Warn("there is no such namespace; it is watched, in case that it comes", "namespace", namespace)
+		}
+	}
 }
 
 // lookout are the options that the flags say.
