@@ -140,7 +140,7 @@ var (
 	namespaceName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 	// The group of a custom resource has a dot, or the API server refuses its definition.
 	customName = regexp.MustCompile(`^[a-z]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?){2,10}$`)
-	number     = regexp.MustCompile(`^([0-9]{1,15}(?:\.[0-9]{1,3})?)([kMGT]i?)?$`)
+	number     = regexp.MustCompile(`^([0-9]{1,15}(?:\.[0-9]{1,3})?)([kMGT]i?|Ki)?$`)
 )
 
 // parseLimit reads a number, with k, M, G, T for powers of 1000 and Ki, Mi, Gi, Ti
@@ -159,7 +159,7 @@ func parseLimit(text, limit string) (float64, error) {
 		if strings.HasSuffix(m[2], "i") {
 			base = 1024
 		}
-		n *= math.Pow(base, float64(1+strings.IndexByte("kMGT", m[2][0])))
+		n *= math.Pow(base, float64(1+strings.Index("kMGT", strings.Replace(m[2][:1], "K", "k", 1))))
 	}
 	return n, nil
 }

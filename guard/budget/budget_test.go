@@ -32,6 +32,7 @@ func TestABudgetIsWrittenAsKubectlNamesKinds(t *testing.T) {
 		"svc=0":                                  b("services", "", "objects", 0),
 		"jobs=1.5k":                              b("jobs.batch", "", "objects", 1500),
 		"foos.example.com=7":                     b("foos.example.com", "", "objects", 7),
+		"secrets.bytes=100Ki":                    b("secrets", "", "bytes", 100<<10),
 		"secrets.bytes=64Mi":                     b("secrets", "", "bytes", 64<<20),
 		"bytes=2Gi":                              b("all", "", "bytes", 2<<30),
 		"objects=9":                              b("all", "", "objects", 9),
