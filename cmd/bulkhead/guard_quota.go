@@ -56,7 +56,7 @@ Exit codes: 0 it was written, removed, or only shown; 2 it cannot be; 3 interrup
 	fl.StringSliceVar(&f.kinds, "kinds", nil, "`kinds` to limit, as kubectl takes them; repeat, or separate by commas")
 	fl.StringVar(&f.finding, "finding", "", "`id` of a finding of bulkhead why: its kinds, but for pods and replica sets, and its namespace")
 	fl.StringVar(&f.headroom, "headroom", "5%", "how many more than now there may be: a share, or a `number`")
-	fl.StringVar(&f.lasting, "for", "2h", "how long it stays: 30m, 1d; at most 7d")
+	fl.StringVar(&f.lasting, "for", "2h", "`duration` for which it stays: 30m, 1d; at most 7d")
 	fl.BoolVar(&f.yes, "yes", false, "write it")
 	fl.BoolVar(&f.wait, "wait", false, "with --yes: stay until its time is over, and remove it then, or at once when interrupted")
 	fl.BoolVar(&f.remove, "remove", false, "remove it now")

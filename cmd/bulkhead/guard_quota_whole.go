@@ -132,7 +132,7 @@ func (a *app) quotaWritten(ctx context.Context, f *guardQuotaFlags, config *rest
 	if err != nil {
 		return err
 	}
-	if len(p.Lifts) > 0 {
+	if len(p.Lifts) > 0 && f.format != "text" { // else it was said above
 		a.tell("no longer limited: %s", lifted(p))
 	}
 	until := p.Until.Format(time.RFC3339)

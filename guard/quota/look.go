@@ -265,7 +265,7 @@ func creator(o *metav1.PartialObjectMetadata) string {
 		}
 	}
 	if first == nil {
-		return "unknown"
+		return "a client that gave no name"
 	}
 	return first.Manager
 }
