@@ -41,7 +41,7 @@ func (f *watchFlags) define(cmd *cobra.Command, prefix string) {
 	fl.StringArrayVar(&f.containers, prefix+"agent", nil, "`name` of a container to measure, in place of the known agents; repeat")
 	fl.StringArrayVar(&f.facts, prefix+"fact", nil, "`key` of a label or annotation that says who or what for, beside username, script, comment, …; repeat")
 	fl.StringArrayVar(&f.audit, prefix+"audit-log", nil, "`file` that an API server writes its audit log to: says which users make objects; repeat")
-	fl.StringVar(&f.every, prefix+"every", "1m", "how often it looks at what was counted")
+	fl.StringVar(&f.every, prefix+"every", "1m", "`duration` from one look at what was counted to the next")
 	fl.Float64Var(&f.speed, prefix+"speed", 1, "to try it out: time runs so many times as fast for the guard")
 	fl.BoolVar(&f.events, prefix+"events", false, "make an Event of each finding, in the namespace where it grows")
 	fl.StringVar(&f.webhook, prefix+"webhook", "", "`URL` to post findings to, as Alertmanager does; for one that is a secret there is --"+prefix+"webhook-file")
