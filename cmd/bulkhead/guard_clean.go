@@ -85,7 +85,7 @@ end; 2 it could not begin; 3 interrupted; 125 the API server does not answer.`,
 	fl.StringVar(&f.finding, "finding", "", "`id` of a finding of bulkhead why: its families")
 	fl.StringVar(&f.kind, "kind", "", "with --family: only this `kind`")
 	fl.BoolVar(&f.alike, "alike", false, "what fits the pattern but is of another family, as a random name without digits may be, is meant, too")
-	fl.StringVar(&f.older, "older", "1h", "grace: what is younger, or ended less than that ago, stays: 30m, 1d")
+	fl.StringVar(&f.older, "older", "1h", "grace, a `duration`: what is younger, or ended less than that ago, stays: 30m, 1d")
 	fl.BoolVar(&f.finished, "finished", false, "what only finished Jobs and pods name or are is left over, too")
 	fl.StringVar(&f.rate, "rate", "5/s", "deletes per time, at most: `5/s`, 60/m; a bare number is per second")
 	fl.BoolVar(&f.yes, "yes", false, "delete it")

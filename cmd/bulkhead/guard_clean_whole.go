@@ -71,13 +71,16 @@ func (a *app) guardClean(ctx context.Context, f *guardCleanFlags) error {
 	if err != nil {
 		return err
 	}
+	begun := o.Now()
+	looking := time.AfterFunc(tellLooking, func() { a.tell("looking at what is meant, and at all that may use it …") })
 	found, err := cleaner.Find(ctx)
+	looking.Stop()
 	if err != nil {
 		return a.guardEnd(ctx, err, "nothing was deleted")
 	}
 	view := cleanView{Leftovers: append([]clean.Object{}, found.Leftovers...), Releases: found.Releases, Spared: append([]clean.Object{}, found.Spared...), Notes: found.Notes}
 	if f.out != "json" {
-		if err := a.printFound(found, o.Now()); err != nil {
+		if err := a.printFound(found, begun); err != nil {
 			return err
 		}
 	}
@@ -92,6 +95,9 @@ func (a *app) guardClean(ctx context.Context, f *guardCleanFlags) error {
 	}
 	return a.cleanUp(ctx, f, cleaner, found, view)
 }
+
+// tellLooking is after which time it is said that there is something to wait for.
+const tellLooking = time.Second
 
 // guardEnd is the error of something that was to be done, or, if it was interrupted, what
 // came of it.
@@ -323,6 +329,9 @@ func (a *app) guardRestore(ctx context.Context, f *guardCleanFlags) error {
 	}
 	defer file.Close()
 	done, err := clean.Restore(ctx, config, file, float64(time.Second)/float64(rate.Interval()))
+	if err != nil && done.Created+done.There == 0 {
+		return a.guardEnd(ctx, err, "nothing was put back")
+	}
 	printed := a.printRestored(f, &done)
 	if err != nil {
 		return a.guardEnd(ctx, err, "the same command goes on with the rest")

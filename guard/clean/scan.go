@@ -70,7 +70,11 @@ func (i *item) spare(format string, args ...any) {
 	}
 	why := fmt.Sprintf(format, args...)
 	if i.release != nil {
-		i.release.spared = fmt.Sprintf("%s %s: %s", i.kind.one(), i.meta.name, why)
+		what := i.kind.one() + " " + i.meta.name
+		if _, revision, ok := recordName(i.meta.name); ok { // which has the release's name again
+			what = fmt.Sprintf("Helm's record of revision %d", revision)
+		}
+		i.release.spared = what + ": " + why
 		return
 	}
 	i.spared = why
