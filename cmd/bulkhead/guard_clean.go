@@ -67,15 +67,7 @@ end; 2 it could not begin; 3 interrupted; 125 the API server does not answer.`,
   bulkhead guard clean --family 'mediawiki-*-mail-config' --kind configmaps
   bulkhead guard clean --restore undo.json`,
 		Args: exactly(),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := f.check(cmd); err != nil {
-				return err
-			}
-			if f.restore != "" {
-				return a.guardRestore(cmd.Context(), f)
-			}
-			return a.guardClean(cmd.Context(), f)
-		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.cleanOrRestore(cmd, f) },
 	}
 	f.defineCluster(cmd)
 	fl := cmd.Flags()
@@ -96,6 +88,16 @@ end; 2 it could not begin; 3 interrupted; 125 the API server does not answer.`,
 	completeNoFiles(cmd, "family", "release", "finding", "older", "rate")
 	_ = cmd.MarkFlagFilename("restore", "json", "yaml") // it fails only for a flag that the command has not got
 	return cmd
+}
+
+func (a *app) cleanOrRestore(cmd *cobra.Command, f *guardCleanFlags) error {
+	if err := f.check(cmd); err != nil {
+		return err
+	}
+	if f.restore != "" {
+		return a.guardRestore(cmd.Context(), f)
+	}
+	return a.guardClean(cmd.Context(), f)
 }
 
 // check refuses flags that exclude each other.
