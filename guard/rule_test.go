@@ -274,3 +274,12 @@ func TestAClassThatBeganLatelyIsToldThoughOlderObjectsNameNone(t *testing.T) {
 		})
 	}
 }
+
+func TestThePageSaysWhoLetsRunsGoOn(t *testing.T) {
+	f := growth("118b1ceae7", "ns", bulkhead.Critical, 2*time.Hour, "each")
+	f.Exempt = &bulkhead.Exemption{Owner: "ann", Reason: "T123: meant", Since: start, Until: start.Add(2 * time.Hour)}
+	var page strings.Builder
+	if err := guard.Text(&page, []bulkhead.Finding{f}, start, 0); err != nil || !strings.Contains(page.String(), "not obeyed until 22:00 UTC, by ann: T123: meant\n") {
+		t.Errorf("%v\n%s", err, page.String())
+	}
+}

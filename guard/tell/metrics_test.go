@@ -35,14 +35,14 @@ func TestMetricsSayWhatWasCountedAndFound(t *testing.T) {
 		return bulkhead.Key{Kind: "networkpolicies.networking.k8s.io", Namespace: "mw-script", Family: family, Origin: origin}
 	}
 	slow := growth("cd34", bulkhead.Notice)
-	slow.Reaches = nil
+	slow.Reaches, slow.Exempt = nil, &bulkhead.Exemption{Owner: "ann", Reason: "T123: meant"}
 	teller.Tell(tell.Look{
 		Census: bulkhead.Census{
 			Tallies: []bulkhead.Tally{{Key: key("mediawiki-*", "release/*"), Objects: 224, Rules: 20160}, {Key: key("mediawiki-*", ""), Objects: 1, Rules: 3}},
 			Kinds:   []bulkhead.KindStatus{{Kind: "networkpolicies.networking.k8s.io", Objects: 225, Bytes: 4096, Exact: true}, {Kind: "secrets", Reason: "not permitted"}, {Kind: "events", Objects: 7, Reason: "counted once a minute, never watched"}},
 		},
 		Findings: []bulkhead.Finding{growth("ab12", bulkhead.Critical), slow, over(growth("ef56", bulkhead.Warning), c.Now())},
-		Rulings:  []bulkhead.Ruling{{Verdict: bulkhead.Verdict{Level: bulkhead.Stop}}},
+		Rulings:  []bulkhead.Ruling{{Finding: "ab12", Verdict: bulkhead.Verdict{Level: bulkhead.Stop}}, {Finding: "cd34", Verdict: bulkhead.Verdict{Level: bulkhead.Slow}}},
 	})
 	teller.Tell(tell.Look{Err: errors.New("the API server does not answer")})
 	want := fmt.Sprintf(`
@@ -81,7 +81,7 @@ bulkhead_guard_objects{kind="secrets"} 0
 bulkhead_guard_rules{kind="networkpolicies.networking.k8s.io"} 20163
 # HELP bulkhead_guard_rulings Verdicts that hold back work, by level: slow or stop; exempt: that do not, because their finding is meant.
 # TYPE bulkhead_guard_rulings gauge
-bulkhead_guard_rulings{level="exempt"} 0
+bulkhead_guard_rulings{level="exempt"} 1
 bulkhead_guard_rulings{level="slow"} 0
 bulkhead_guard_rulings{level="stop"} 1
 `, math.Inf(1), float64(c.Now().Unix()))

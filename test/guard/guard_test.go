@@ -70,6 +70,8 @@ func TestTheLoopOfTheIncidentIsFoundAndHoldsRunsUntilItEnds(t *testing.T) {
 	}
 	check(t, b, f)
 
+	meant(t, b, f)
+
 	// The API server is away while it goes on; afterwards nothing was missed.
 	restart := b.Lab.KillAPIServer(t)
 	id := b.Submit(2, bulkhead.Spec{Command: []string{"/bin/echo"}})
@@ -107,6 +109,30 @@ func (b bed) findings() []bulkhead.Finding {
 		b.Fatal(err)
 	}
 	return findings
+}
+
+// meant lets a run go on in spite of the finding, and then no more.
+func meant(t *testing.T, b bed, f bulkhead.Finding) {
+	t.Helper()
+	id := b.Submit(1, bulkhead.Spec{Command: []string{"/bin/echo"}})
+	b.Until(id, "held", func(r *bulkhead.Run) bool { return r.Held && strings.Contains(r.Reason, f.ID) })
+	st, _, err := b.Client.SetBrake(t.Context(), bulkhead.Brake{Scope: bulkhead.FindingScope("", f.ID), Reason: "T123: meant"}, time.Hour)
+	if err != nil || st.Runs == 0 {
+		t.Fatalf("%+v, %v", st, err)
+	}
+	if r := b.Over(id); r.State != bulkhead.RunSucceeded {
+		t.Errorf("exempt, and the run is %s: %s", r.State, r.Reason)
+	}
+	told := slices.ContainsFunc(b.findings(), func(o bulkhead.Finding) bool {
+		return o.ID == f.ID && o.Exempt != nil && o.Exempt.Reason == "T123: meant"
+	})
+	all, err := b.Client.Brakes(t.Context())
+	if err != nil || !told || len(all.Exemptions) != 1 || !slices.ContainsFunc(all.Rulings, func(r bulkhead.RulingStatus) bool { return r.Finding == f.ID && all.Exempt(&r) }) {
+		t.Errorf("told: %t; %+v, %v", told, all, err)
+	}
+	if _, err := b.Client.LiftBrake(t.Context(), st.ID); err != nil {
+		t.Error(err)
+	}
 }
 
 // looked makes the history of a guard that has looked at an empty cluster.
