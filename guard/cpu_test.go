@@ -131,10 +131,10 @@ func TestCPUAloneStopsNothing(t *testing.T) {
 		scope   string
 		reason  string
 	}{
-		"CPU alone":                         {nil, bulkhead.Slow, "mw-script", "calico-node CPU reached in"},
-		"CPU, and later a budget":           {[]bulkhead.Budget{budgetOf("", 3500)}, bulkhead.Stop, "", "networkpolicies reached in"},
-		"CPU, and a budget of a namespace":  {[]bulkhead.Budget{budgetOf("mw-script", 3500)}, bulkhead.Stop, "mw-script", "networkpolicies reached in"},
-		"CPU, and a budget that is far off": {[]bulkhead.Budget{budgetOf("", 6000)}, bulkhead.Slow, "mw-script", "calico-node CPU reached in"},
+		"CPU alone":                         {nil, bulkhead.Slow, "mw-script", "calico-node CPU reached about "},
+		"CPU, and later a budget":           {[]bulkhead.Budget{budgetOf("", 3500)}, bulkhead.Stop, "", "networkpolicies reached about "},
+		"CPU, and a budget of a namespace":  {[]bulkhead.Budget{budgetOf("mw-script", 3500)}, bulkhead.Stop, "mw-script", "networkpolicies reached about "},
+		"CPU, and a budget that is far off": {[]bulkhead.Budget{budgetOf("", 6000)}, bulkhead.Slow, "mw-script", "calico-node CPU reached about "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := &world{quiet: true, perHour: 224, loop: start.Add(26 * time.Hour)}
