@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"reflect"
 	"slices"
 	"time"
 
@@ -14,8 +15,11 @@ const (
 	// how long it must be less severe before that is believed.
 	holdFinding  = 15 * time.Minute
 	holdSeverity = 10 * time.Minute
-	// keepEvery is how often an open finding is written though nothing much changed.
-	keepEvery = 10 * time.Minute
+	// keepEvery is how often an open finding is written whatever it says. Who reads the
+	// history should see how things stand: the worst keptEachLook are written as soon as
+	// they say something else than before.
+	keepEvery    = 10 * time.Minute
+	keptEachLook = 20
 	// holdBlind is how long a finding stands of whose kinds nothing is known.
 	holdBlind = 24 * time.Hour
 	// mostSeen bounds what is waited for.
@@ -25,10 +29,11 @@ const (
 // sighting is a finding from look to look.
 type sighting struct {
 	finding bulkhead.Finding
-	looks   int           // that saw it
-	last    time.Time     // when it was seen last
-	severe  time.Time     // when it was as severe as it says
-	kept    time.Time     // when it was written
+	looks   int       // that saw it
+	last    time.Time // when it was seen last
+	severe  time.Time // when it was as severe as it says
+	kept    time.Time // when it was written
+	written bulkhead.Finding
 	unknown time.Duration // for how long nobody could see it
 }
 
@@ -49,6 +54,9 @@ func (g *Guard) settle(found []bulkhead.Finding, now time.Time, blind func(kind 
 			g.seen[f.ID] = s
 		}
 		s.see(*f, now)
+		if i < keptEachLook && !reflect.DeepEqual(s.finding, s.written) {
+			s.kept = time.Time{}
+		}
 	}
 	for id, s := range g.seen {
 		s.wait(now, blind)
@@ -63,7 +71,7 @@ func (g *Guard) settle(found []bulkhead.Finding, now time.Time, blind func(kind 
 			changed = append(changed, s.finding)
 			delete(g.seen, id)
 		case s.open() && now.Sub(s.kept) >= keepEvery:
-			s.kept = now
+			s.kept, s.written = now, s.finding
 			changed = append(changed, s.finding)
 		}
 	}

@@ -87,6 +87,22 @@ func TestAFindingEndsAQuarterOfAnHourAfterTheGrowth(t *testing.T) {
 	}
 }
 
+// Somebody else reads what a guard has found from its history.
+func TestTheHistoryHasTheNumbersOfTheLastLook(t *testing.T) {
+	h := openHistory(t, filepath.Join(t.TempDir(), history.Name))
+	o := newWatch(t, &world{quiet: true, perHour: 224, loop: start}, start, h)
+	if !o.minutes(60, some) {
+		t.Fatal("not found")
+	}
+	o.minutes(30, func(findings []bulkhead.Finding) bool {
+		kept, err := h.Findings(t.Context(), false)
+		if diff := cmp.Diff(findings, kept); err != nil || diff != "" {
+			t.Fatalf("at %s: %v (-said +kept):\n%s", o.now, err, diff)
+		}
+		return false
+	})
+}
+
 func TestAGuardThatWasAwayFindsWhatGoesOn(t *testing.T) {
 	path := filepath.Join(t.TempDir(), history.Name)
 	w := &world{perHour: 224, loop: start.Add(4 * time.Hour)}
