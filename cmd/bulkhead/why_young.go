@@ -12,9 +12,11 @@ import (
 )
 
 const (
-	// youngFor is how far back one look counts as lately: the births of a census come
-	// in steps of a quarter of an hour, of which the last one has only begun.
-	youngFor = 45 * time.Minute
+	// youngFor is how far back one look counts as lately, and birthStep how long the steps
+	// are in which a census tells births. The step in which that time began counts as a
+	// whole: who leaves it out says that fewer come than do.
+	youngFor  = 45 * time.Minute
+	birthStep = 15 * time.Minute
 	// manyYoung objects of one family are worth a line, shownYoung lines are enough.
 	manyYoung  = 20
 	shownYoung = 8
@@ -30,10 +32,11 @@ type newcomers struct {
 // whether it goes on, and to say that nothing grows would be untrue.
 func young(w io.Writer, c bulkhead.Census) bool {
 	var all []newcomers
+	since := c.At.Add(-youngFor).Truncate(birthStep)
 	for i := range c.Tallies {
 		n := newcomers{Tally: c.Tallies[i]}
 		for _, b := range n.Born {
-			if c.At.Sub(b.At) < youngFor {
+			if !b.At.Before(since) {
 				n.lately += b.Objects
 			}
 		}
@@ -45,7 +48,7 @@ func young(w io.Writer, c bulkhead.Census) bool {
 		return false
 	}
 	slices.SortStableFunc(all, func(a, b newcomers) int { return cmp.Compare(b.lately, a.lately) })
-	fmt.Fprintln(w, "nothing has grown for long enough to be told by one look. Created within three quarters of an hour:")
+	fmt.Fprintf(w, "nothing has grown for long enough to be told by one look. Created since %s UTC:\n", since.UTC().Format("15:04"))
 	for _, n := range all[:min(len(all), shownYoung)] {
 		maker := ""
 		if n.Manager != "" {
