@@ -29,7 +29,8 @@ type Finding struct {
 	Facts  []Fact   `json:"facts,omitempty"`
 	// Reaches are when budgets will be reached, the first at the front.
 	Reaches []Reach `json:"reaches,omitempty"`
-	// Keeps says in one line what will remove the objects: "nothing removes them".
+	// Keeps says in one line what will remove the objects: "nothing removes them"; "": it
+	// is not known.
 	Keeps string `json:"keeps"`
 	// Advice is what to do now, the safest first.
 	Advice []Advice `json:"advice,omitempty"`

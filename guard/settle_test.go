@@ -1,6 +1,7 @@
 package guard_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -373,4 +374,50 @@ func TestABudgetOfSomebodysOwnThatIsReachedIsToldThoughNothingGrows(t *testing.T
 		t.Errorf("-want +got:\n%s\n%s", diff, o.text())
 	}
 	t.Logf("\n%s", o.text())
+}
+
+// What has reached a budget may be of many, who have nothing to do with one another.
+func TestABudgetThatIsReachedIsToldWithWhoMadeWhatThereIs(t *testing.T) {
+	of := func(namespace, family, manager string, objects int64) bulkhead.Tally {
+		return bulkhead.Tally{Key: bulkhead.Key{Kind: "configmaps", Namespace: namespace, Family: family, Origin: "release/" + family, Manager: manager},
+			Objects: objects, Keeps: bulkhead.Keep{Nothing: objects}, Example: bulkhead.Example{Name: family + "1", Created: start}}
+	}
+	all := []bulkhead.Tally{of("shop", "import-*-cfg", "helm", 137), of("web", "a-*", "kubectl-create", 88), of("lists", "a-*", "kubectl-create", 88), of("rest", "x-*", "", 30)}
+	metrics := []bulkhead.Tally{{Key: bulkhead.Key{Kind: "configmaps", Family: "*"}, Objects: 343}}
+	for name, c := range map[string]struct {
+		budget  string
+		tallies []bulkhead.Tally
+		says    []string
+		not     []string
+	}{
+		"of the cluster": {"configmaps=300", all, []string{
+			"there are 137 configmaps import-*-cfg in shop, 88 configmaps a-* in lists, 88", "configmaps a-* in web, 30 configmaps of other families",
+			"made by   kubectl-create", "kept      nothing removes 343 of them"}, nil},
+		"of a namespace": {"configmaps@shop=100", all, []string{"there are 137 configmaps import-*-cfg\n", "made by   helm\n", " 2 find out who runs helm, to stop it"},
+			[]string{"other families"}},
+		"of which the largest say little": {"configmaps=300", append([]bulkhead.Tally{of("rest", "y-*", "", 90), of("rest", "z-*", "", 91), of("rest", "w-*", "", 92)}, all...), []string{
+			"made by   bulkhead why configmaps says more"}, nil},
+		"that only the API server counts": {"configmaps=300", metrics, []string{"there are 343 configmaps\n"}, []string{"kept", "nothing removes", "/all in"}},
+	} {
+		b, err := budget.Parse(c.budget)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kinds := []bulkhead.KindStatus{{Kind: "configmaps", Objects: 343, Exact: len(c.tallies) > 1}}
+		findings := guard.Analyze(guard.Input{Now: start, Budgets: []bulkhead.Budget{b}, Census: bulkhead.Census{At: start, Tallies: c.tallies, Kinds: kinds}})
+		var page bytes.Buffer
+		if err := guard.Text(&page, findings, start, 0); err != nil {
+			t.Fatal(err)
+		}
+		for _, text := range c.says {
+			if !strings.Contains(page.String(), text) {
+				t.Errorf("%s: it does not say %q:\n%s", name, text, &page)
+			}
+		}
+		for _, text := range c.not {
+			if strings.Contains(page.String(), text) {
+				t.Errorf("%s: it says %q:\n%s", name, text, &page)
+			}
+		}
+	}
 }

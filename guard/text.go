@@ -70,10 +70,12 @@ func (p *page) write(f *bulkhead.Finding, now time.Time) {
 	if grows(f) {
 		p.line("ratio", "%s", ratios(members))
 	}
-	p.line("there are", "%s", there(members))
+	p.line("there are", "%s", there(f, members))
 	p.line("names", "%s", names(members))
 	p.line("made by", "%s", madeBy(f))
-	p.line("kept", "%s", f.Keeps)
+	if f.Keeps != "" {
+		p.line("kept", "%s", f.Keeps)
+	}
 	if f.Exempt != nil {
 		p.line("runs", "%s", f.Exempt)
 	}
@@ -165,7 +167,10 @@ func ratios(members []bulkhead.Member) string {
 	return strings.Join(parts, " : ")
 }
 
-func there(members []bulkhead.Member) string {
+func there(f *bulkhead.Finding, members []bulkhead.Member) string {
+	if !grows(f) && len(f.Reaches) > 0 {
+		return thereOver(f)
+	}
 	parts := make([]string, 0, len(members))
 	for _, m := range members {
 		text := fmt.Sprintf("%s %s", Number(float64(m.Objects)), short(m.Kind))

@@ -102,12 +102,22 @@ func describe(f *bulkhead.Finding, now time.Time) string {
 	line := func(format string, args ...any) {
 		lines = append(lines, bulkhead.OneLine(fmt.Sprintf(format, args...), lineLength))
 	}
-	line("since %s: %s an hour", f.Since.UTC().Format("2006-01-02 15:04 UTC"), number(f.PerHour))
-	for i := range f.Members[:min(len(f.Members), mostLines)] {
-		m := &f.Members[i]
-		line("%s × %s %s: %d there, for example %s", number(m.Ratio), m.Kind, m.Family, m.Objects, m.Example)
+	grows := f.PerHour > 0 // otherwise it is about a budget that is reached
+	if since := f.Since.UTC().Format("2006-01-02 15:04 UTC"); grows {
+		line("since %s: %s an hour", since, number(f.PerHour))
+	} else {
+		line("since %s, or longer", since)
 	}
-	line("made by %s", cmp.Or(f.Client, "a client that is not known"))
+	for i := range f.Members[:min(len(f.Members), mostLines)] {
+		if m := &f.Members[i]; grows {
+			line("%s × %s %s: %d there, for example %s", number(m.Ratio), m.Kind, m.Family, m.Objects, m.Example)
+		} else {
+			line("%s", stock(m))
+		}
+	}
+	if grows || f.Client != "" {
+		line("made by %s", cmp.Or(f.Client, "a client that is not known"))
+	}
 	if len(f.Users) > 0 {
 		line("as %s", strings.Join(f.Users[:min(len(f.Users), mostLines)], ", "))
 	}
@@ -120,7 +130,9 @@ func describe(f *bulkhead.Finding, now time.Time) string {
 			line("%s", r.Detail)
 		}
 	}
-	line("%s", f.Keeps)
+	if f.Keeps != "" {
+		line("%s", f.Keeps)
+	}
 	if f.Exempt != nil {
 		line("%s", f.Exempt)
 	}
@@ -130,6 +142,20 @@ func describe(f *bulkhead.Finding, now time.Time) string {
 		line("it has gone on for %s", span(age))
 	}
 	return strings.Join(lines, "\n")
+}
+
+// stock is how many objects of a family there are of what has reached a budget. A census
+// that tells no families has * or a sum, /all.
+func stock(m *bulkhead.Member) string {
+	text := fmt.Sprintf("%s: %d there", m.Kind, m.Objects)
+	if m.Family == "/all" || m.Family == "*" {
+		return text
+	}
+	text = fmt.Sprintf("%s %s in %s: %d there", m.Kind, m.Family, cmp.Or(m.Namespace, "no namespace"), m.Objects)
+	if m.Example != "" {
+		text += ", for example " + m.Example
+	}
+	return text
 }
 
 func reached(r *bulkhead.Reach) string {

@@ -246,6 +246,26 @@ func TestWhatIsToldOfAFinding(t *testing.T) {
 	step("what has ended before anybody heard of it is not told", "resolved warning a", time.Minute, d, over(a, c.Now()), over(growth("c", bulkhead.Critical), c.Now()))
 }
 
+// What is over a budget need not grow, and nothing is said of what is not known.
+func TestOfABudgetThatIsReachedOnlyWhatIsKnownIsTold(t *testing.T) {
+	r := newReceiver(t)
+	f := growth("f1", bulkhead.Warning)
+	f.PerHour, f.Client, f.Users, f.Facts, f.Reaches, f.Keeps = 0, "", nil, nil, nil, ""
+	f.Members = []bulkhead.Member{
+		{Key: bulkhead.Key{Kind: "configmaps", Namespace: "shop", Family: "import-*-cfg"}, Objects: 107, Example: "import-7-cfg"},
+		{Key: bulkhead.Key{Kind: "configmaps", Namespace: "/all", Family: "/all"}, Objects: 353},
+	}
+	teller, _ := start(t, tell.Options{Webhook: r.hook(t), Now: newClock().Now})
+	teller.Tell(found(f))
+	want := `since 2026-11-24 21:04 UTC, or longer
+configmaps import-*-cfg in shop: 107 there, for example import-7-cfg
+configmaps: 353 there
+it has gone on for 1 h 00 min`
+	if diff := cmp.Diff(want, r.next(t).Alerts[0].Annotations["description"]); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
 func TestARestartRepeatsNothingAndForgetsNoEnd(t *testing.T) {
 	r, c, dir := newReceiver(t), newClock(), t.TempDir()
 	hook := r.hook(t)
