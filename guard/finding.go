@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"bulkhead.dev/bulkhead"
 )
@@ -17,6 +18,8 @@ const (
 	mostUsers      = 5
 	longestText    = 200  // of one thing that comes from the cluster
 	longestCommand = 2000 // characters; a longer one is of no use in any shell
+	// A title is to fit the page behind its severity.
+	longestTitle = pageWidth - len("CRITICAL: ")
 )
 
 // finding makes one of a group of growths. It is not ok when the growth will not hurt.
@@ -215,10 +218,28 @@ func multiply(f *bulkhead.Finding, where string) string {
 		kinds = append(kinds, clean(short(m.Kind)))
 	}
 	const most = 3
-	if more := len(kinds) - most; more > 1 {
-		kinds = append(kinds[:most], fmt.Sprintf("%d more kinds", more))
+	shown := len(kinds)
+	if shown-most > 1 {
+		shown = most
 	}
-	return fmt.Sprintf("%s multiply in %s", list(kinds), where)
+	text := multiplying(kinds, shown, where)
+	for shown > 1 && utf8.RuneCountInString(text) > longestTitle { // where it is matters more than the third kind
+		shown--
+		text = multiplying(kinds, shown, where)
+	}
+	return text
+}
+
+func multiplying(kinds []string, shown int, where string) string {
+	named := slices.Clone(kinds[:shown])
+	switch more := len(kinds) - shown; more {
+	case 0:
+	case 1:
+		named = append(named, "1 more kind")
+	default:
+		named = append(named, fmt.Sprintf("%d more kinds", more))
+	}
+	return fmt.Sprintf("%s multiply in %s", list(named), where)
 }
 
 func sortedMembers(members []bulkhead.Member) []bulkhead.Member {

@@ -80,3 +80,23 @@ func TestAPageIsOneScreenOf80Columns(t *testing.T) {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }
+
+// Where it is matters more than what all of it is.
+func TestATitleNamesItsNamespaceAndAsManyKindsAsThereIsRoomFor(t *testing.T) {
+	for namespace, want := range map[string]string{
+		"lists":                               "configmaps, endpointslices, leases and 3 more kinds multiply in lists",
+		"mediawiki-dev":                       "configmaps, endpointslices and 4 more kinds multiply in mediawiki-dev",
+		"a-namespace-with-a-rather-long-name": "configmaps and 5 more kinds multiply in a-namespace-with-a-rather-long-name",
+	} {
+		now := time.Date(2024, 10, 9, 5, 1, 36, 0, time.UTC)
+		c := bulkhead.Census{At: now}
+		for _, kind := range []string{"configmaps", "endpointslices.discovery.k8s.io", "leases.coordination.k8s.io", "rolebindings.rbac.authorization.k8s.io", "serviceaccounts", "services"} {
+			c.Tallies = append(c.Tallies, bulkhead.Tally{Key: bulkhead.Key{Kind: kind, Namespace: namespace, Family: "x-*", Manager: "helm"},
+				Objects: 20000, Keeps: bulkhead.Keep{Nothing: 20000}, Born: births(now.Add(-8*time.Hour), now, 20000)})
+		}
+		findings := guard.Analyze(guard.Input{Now: now, Census: c})
+		if len(findings) != 1 || findings[0].Title != want {
+			t.Errorf("%q instead of %q", findings[0].Title, want)
+		}
+	}
+}
