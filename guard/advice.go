@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/guard/budget"
 )
 
 // advice is what to do now, the safest first: look, ask who makes it, hold what
@@ -53,18 +54,29 @@ func shown(words []string) string {
 	return bulkhead.ShellLine(words)
 }
 
-// quotaKinds are what a quota may limit: Deployments need more pods and replica sets
-// than they have, to roll, and where Jobs multiply their pods are not the cause.
+// made are the kinds that controllers make out of others: to refuse them stops what was
+// asked for, and not who asks. Deployments need more pods and replica sets than they have, to
+// roll; a Service whose EndpointSlices are refused leads nowhere.
+var made = []string{"pods", budget.ReplicaSets, budget.EndpointSlices, "endpoints", "controllerrevisions.apps"}
+
+// quotaKinds are what a quota may limit: the causes, and not what was made of them.
 func quotaKinds(f bulkhead.Finding) (kinds []string) {
+	sliced := false
 	for _, m := range sortedMembers(f.Members) {
-		if m.Kind != "pods" && m.Kind != "replicasets.apps" || len(f.Members) == 1 {
+		sliced = sliced || m.Kind == budget.EndpointSlices
+		if !slices.Contains(made, m.Kind) {
 			kinds = append(kinds, named(m.Kind))
 		}
 	}
-	if len(kinds) == 0 { // there are but these: what owns the others
-		return []string{named("replicasets.apps")}
+	switch {
+	case len(kinds) > 0:
+		return kinds
+	case sliced: // there are but these: what owns them
+		return []string{named(budget.Services)}
+	case len(f.Members) == 1:
+		return []string{named(f.Members[0].Kind)}
 	}
-	return kinds
+	return []string{named(budget.ReplicaSets)}
 }
 
 // named is how people name a kind on a command line: without the group, if it is one

@@ -100,3 +100,36 @@ func TestATitleNamesItsNamespaceAndAsManyKindsAsThereIsRoomFor(t *testing.T) {
 		}
 	}
 }
+
+// To refuse what a controller makes of other things breaks these, and stops nobody.
+func TestAQuotaIsOnWhatPeopleMakeAndNotOnWhatFollowsFromIt(t *testing.T) {
+	for _, c := range []struct {
+		grow []string
+		want string
+	}{
+		{[]string{"services", "endpointslices.discovery.k8s.io", "configmaps"}, "configmaps,services"},
+		{[]string{"jobs.batch", "pods"}, "jobs"},
+		{[]string{"replicasets.apps", "pods"}, "replicasets"},
+		{[]string{"pods"}, "pods"},
+		{[]string{"endpointslices.discovery.k8s.io"}, "services"},
+	} {
+		now := time.Date(2024, 10, 9, 5, 1, 36, 0, time.UTC)
+		in := bulkhead.Census{At: now}
+		for _, kind := range c.grow {
+			in.Tallies = append(in.Tallies, bulkhead.Tally{Key: bulkhead.Key{Kind: kind, Namespace: "shop", Family: "x-*", Manager: "helm"},
+				Objects: 20000, Keeps: bulkhead.Keep{Nothing: 20000}, Born: births(now.Add(-8*time.Hour), now, 20000)})
+		}
+		findings := guard.Analyze(guard.Input{Now: now, Census: in})
+		if len(findings) != 1 || !strings.Contains(commands(findings[0]), "bulkhead guard quota --kinds "+c.want+" -n shop\n") {
+			t.Errorf("%v: %+v", c.grow, findings)
+		}
+	}
+}
+
+func commands(f bulkhead.Finding) string {
+	var b strings.Builder
+	for _, a := range f.Advice {
+		b.WriteString(a.Command + "\n")
+	}
+	return b.String()
+}
