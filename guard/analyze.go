@@ -63,7 +63,8 @@ type analysis struct {
 	// that scale.
 	demand, scaled map[bulkhead.Key]int64
 	// made remembers growths, also those that are none (nil).
-	made map[bulkhead.Key]*growth
+	made   map[bulkhead.Key]*growth
+	gained map[string]float64 // objects of a kind, by all families that grow
 }
 
 // Analyze finds the growths that will hurt, the worst first. It is a pure function of
@@ -72,6 +73,9 @@ func Analyze(in Input) []bulkhead.Finding { return newAnalysis(in).findings() }
 
 func (a *analysis) findings() []bulkhead.Finding {
 	families, sums := a.growths()
+	for _, g := range families {
+		a.gained[g.Kind] += g.gain
+	}
 	groups := together(families)
 	groups = append(groups, a.unexplained(families, sums)...)
 	var findings []bulkhead.Finding
@@ -111,7 +115,8 @@ func newAnalysis(in Input) *analysis {
 		in.Census = Sums(Known(in.Census))
 	}
 	a := &analysis{Input: in, tallies: map[bulkhead.Key]*bulkhead.Tally{}, series: map[bulkhead.Key][]bulkhead.Point{},
-		status: map[string]bulkhead.KindStatus{}, made: map[bulkhead.Key]*growth{}, demand: map[bulkhead.Key]int64{}, scaled: map[bulkhead.Key]int64{}}
+		status: map[string]bulkhead.KindStatus{}, gained: map[string]float64{}, made: map[bulkhead.Key]*growth{},
+		demand: map[bulkhead.Key]int64{}, scaled: map[bulkhead.Key]int64{}}
 	for i := range in.Census.Tallies {
 		t := &in.Census.Tallies[i]
 		a.tallies[t.Key] = t

@@ -60,10 +60,11 @@ func (a *analysis) thereOf(b bulkhead.Budget) map[string]int64 {
 	return there
 }
 
-// told reports whether a growth is told of that has reached a budget where it counts.
+// told reports whether a growth is told of that has reached a budget where it counts. A
+// notice is of one that others have reached.
 func told(found []bulkhead.Finding, b bulkhead.Budget, namespace string) bool {
 	return slices.ContainsFunc(found, func(f bulkhead.Finding) bool {
-		return (namespace == "" || f.Namespace == namespace) &&
+		return (namespace == "" || f.Namespace == namespace) && f.Severity != bulkhead.Notice &&
 			slices.ContainsFunc(f.Reaches, func(r bulkhead.Reach) bool { return r.Budget.Name == b.Name && r.In <= 0 })
 	})
 }

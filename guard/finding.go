@@ -43,7 +43,7 @@ func (a *analysis) finding(group []*growth) (bulkhead.Finding, bool) {
 	}
 	f.Reaches = a.reaches(kinds)
 	large := min(perHour, gain) >= largePerHour
-	f.Severity = severity(f.Reaches, large)
+	f.Severity = severity(a.caused(kinds, f.Reaches), large)
 	if f.Severity == bulkhead.Notice && !foreseen(f, a.Now) {
 		return bulkhead.Finding{}, false
 	}

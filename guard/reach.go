@@ -63,6 +63,31 @@ func (a *analysis) reachesOf(k kindGrowth) (out []bulkhead.Reach) {
 	return out
 }
 
+// smallPart is the share of something below which a growth is not what makes it be much.
+const smallPart = 0.1
+
+// caused leaves out of what is reached the budgets of the whole cluster that others have
+// reached: who adds a few objects beside a flood does not make it worse by much, and is no
+// reason to hold back what is in his namespace.
+func (a *analysis) caused(kinds []kindGrowth, reaches []bulkhead.Reach) []bulkhead.Reach {
+	return slices.DeleteFunc(slices.Clone(reaches), func(r bulkhead.Reach) bool {
+		i := slices.IndexFunc(kinds, func(k kindGrowth) bool { return k.kind == r.Budget.Kind })
+		if i < 0 || r.Budget.Namespace != "" || r.In > 0 {
+			return false
+		}
+		of, gain := objectsOf, kinds[i].sum(func(g *growth) float64 { return g.gain })
+		if gain < smallPart*a.gained[r.Budget.Kind] {
+			return true
+		}
+		if r.Budget.Unit == budget.Rules {
+			of = rulesOf
+		}
+		t := kinds[i].trend(of)
+		gain = t.PerHour * t.At.Sub(t.Since).Hours()
+		return r.Now-gain >= r.Budget.Limit && gain < smallPart*r.Now
+	})
+}
+
 // count is how much there is of a key now.
 func (a *analysis) count(key bulkhead.Key) bulkhead.Tally {
 	if t := a.tallies[key]; t != nil {

@@ -421,3 +421,41 @@ func TestABudgetThatIsReachedIsToldWithWhoMadeWhatThereIs(t *testing.T) {
 		}
 	}
 }
+
+// A budget of the whole cluster is over because of two floods, and they may have ended.
+func TestWhoAddsAFewBesideAFloodIsNotWhatReachesABudget(t *testing.T) {
+	b, err := budget.Parse("configmaps=900")
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := start
+	of := func(namespace string, objects int64, from time.Duration) bulkhead.Tally {
+		return bulkhead.Tally{Key: bulkhead.Key{Kind: "configmaps", Namespace: namespace, Family: "x-*", Manager: namespace},
+			Objects: objects, Keeps: bulkhead.Keep{Nothing: objects}, Born: births(now.Add(-from), now, objects)}
+	}
+	old := of("old", 1100, time.Hour)
+	old.Born = []bulkhead.Birth{{At: now.Add(-100 * time.Hour), Objects: 1100}}
+	for name, c := range map[string]struct {
+		tallies []bulkhead.Tally
+		want    string
+	}{
+		"beside floods":                       {[]bulkhead.Tally{of("single", 77, 45*time.Minute), of("a", 600, time.Hour), of("b", 500, time.Hour)}, "critical a, critical b, notice single"},
+		"after floods":                        {[]bulkhead.Tally{of("single", 77, 45*time.Minute), old}, "notice single, warning "},
+		"a flood above what is there already": {[]bulkhead.Tally{of("single", 400, time.Hour), old}, "critical single"},
+		"what crosses it": {[]bulkhead.Tally{of("single", 77, 45*time.Minute), func() bulkhead.Tally {
+			t := old
+			t.Objects, t.Keeps.Nothing, t.Born = 850, 850, []bulkhead.Birth{{At: now.Add(-100 * time.Hour), Objects: 850}}
+			return t
+		}()}, "critical single"},
+	} {
+		findings := guard.Analyze(guard.Input{Now: now, Budgets: []bulkhead.Budget{b}, Census: bulkhead.Census{At: now, Tallies: c.tallies}})
+		var got []string
+		for _, f := range findings {
+			got = append(got, fmt.Sprintf("%s %s", f.Severity, f.Namespace))
+		}
+		slices.Sort(got)
+		if diff := cmp.Diff(c.want, strings.Join(got, ", ")); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
