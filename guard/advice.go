@@ -10,8 +10,9 @@ import (
 )
 
 // advice is what to do now, the safest first: look, ask who makes it, hold what
-// Bulkhead itself would start, stop it at the API, and only then take anything away.
-func advice(f bulkhead.Finding) []bulkhead.Advice {
+// Bulkhead itself would start, if there is a server for that, stop it at the API, and only
+// then take anything away.
+func (a *analysis) advice(f bulkhead.Finding) []bulkhead.Advice {
 	m := f.Members[0]
 	scope := []string{"-n", m.Namespace}
 	if m.Namespace == "" {
@@ -22,12 +23,15 @@ func advice(f bulkhead.Finding) []bulkhead.Advice {
 		Text:    "look at the newest of them; this changes nothing",
 		Command: command("kubectl", "get", named(m.Kind)) + " --sort-by=.metadata.creationTimestamp | tail",
 	}, {Text: ask(f)}}
-	if f.Namespace != "" {
+	if f.Namespace != "" && a.Runs {
 		reason := fmt.Sprintf("%s grow by %.0f/h", short(m.Kind), m.PerHour)
 		out = append(out, bulkhead.Advice{
 			Text:    "hold what Bulkhead would start there; what runs goes on",
 			Command: shown([]string{"bulkhead", "brake", "on", "--namespace", f.Namespace, "--reason", reason}),
-		}, bulkhead.Advice{
+		})
+	}
+	if f.Namespace != "" {
+		out = append(out, bulkhead.Advice{
 			Text:    "refuse more of them at the API; without --yes it says what that would be",
 			Command: command("bulkhead", "guard", "quota", "--kinds", strings.Join(quotaKinds(f), ",")),
 		})

@@ -27,6 +27,8 @@ type Input struct {
 	Budgets []bulkhead.Budget // default budget.Defaults()
 	Agents  []AgentSample     // of each agent what is nearest to its limits
 	Makers  Makers            // default: nobody knows
+	// Runs: it is the guard of a server, which has runs that a brake can hold.
+	Runs bool
 
 	// Of a guard: what is known not to grow, and where the series are.
 	calm   map[bulkhead.Key]bool

@@ -53,7 +53,7 @@ func (a *analysis) finding(group []*growth) (bulkhead.Finding, bool) {
 	f.Client, f.Users, f.Facts = a.makers(group)
 	f.Class = a.class(group, f.Namespace)
 	f.Keeps = keeps(kinds)
-	f.Advice = advice(f)
+	f.Advice = a.advice(f)
 	return f, true
 }
 

@@ -58,7 +58,9 @@ type Options struct {
 	Class func(name string) bool
 	// Makers are who makes objects, by the audit log. Default: nobody knows.
 	Makers Makers
-	Now    func() time.Time // default time.Now
+	// Runs: it is the guard of a server, and its findings advise a brake on its runs, too.
+	Runs bool
+	Now  func() time.Time // default time.Now
 }
 
 // Guard looks at a cluster. Step is called by one goroutine, the rest by any.
@@ -152,7 +154,7 @@ func (g *Guard) analyze(census bulkhead.Census, agents []AgentSample) []bulkhead
 		calm, g.judgedAt = nil, census.At
 	}
 	a := newAnalysis(Input{Now: census.At, Census: census, Looked: g.memory.spans,
-		Facts: g.facts.older, Budgets: g.opts.Budgets, Agents: agents, Makers: g.opts.Makers, calm: calm, memory: g.memory})
+		Facts: g.facts.older, Budgets: g.opts.Budgets, Agents: agents, Makers: g.opts.Makers, Runs: g.opts.Runs, calm: calm, memory: g.memory})
 	found := a.findings()
 	for key := range calm {
 		a.made[key] = nil

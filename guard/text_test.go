@@ -126,6 +126,19 @@ func TestAQuotaIsOnWhatPeopleMakeAndNotOnWhatFollowsFromIt(t *testing.T) {
 	}
 }
 
+// Who has only a kubeconfig has no runs to hold, and a command that fails is no advice.
+func TestABrakeIsAdvisedWhereThereAreRuns(t *testing.T) {
+	now := time.Date(2024, 10, 9, 5, 1, 36, 0, time.UTC)
+	in := guard.Input{Now: now, Census: bulkhead.Census{At: now, Tallies: []bulkhead.Tally{{
+		Key: bulkhead.Key{Kind: "configmaps", Namespace: "shop", Family: "x-*"}, Objects: 20000, Keeps: bulkhead.Keep{Nothing: 20000}, Born: births(now.Add(-8*time.Hour), now, 20000)}}}}
+	for _, in.Runs = range []bool{false, true} {
+		findings := guard.Analyze(in)
+		if len(findings) != 1 || strings.Contains(commands(findings[0]), "bulkhead brake on --namespace shop --reason") != in.Runs {
+			t.Errorf("%v: %+v", in.Runs, findings)
+		}
+	}
+}
+
 func commands(f bulkhead.Finding) string {
 	var b strings.Builder
 	for _, a := range f.Advice {

@@ -57,6 +57,8 @@ type Options struct {
 	Tell tell.Options
 	// Events are made, with Tell.Events, whose Config is New's.
 	Events bool
+	// Runs: it is the guard of a server, which has runs that a brake can hold.
+	Runs bool
 	// Every is how often it looks. Default: a minute.
 	Every time.Duration
 	// Speed makes its time run so many times as fast, to try it out: growth of hours
@@ -154,7 +156,7 @@ func New(o Options) (_ *Lookout, err error) {
 	if err := os.MkdirAll(o.State, 0o700); err != nil {
 		return nil, fmt.Errorf("make the state folder: %w", err)
 	}
-	watches := guard.Options{Snapshot: l.census.Snapshot, Budgets: o.Budgets, Agents: measured, Class: o.Class, Makers: l.audit.makers(), Now: o.Tell.Now}
+	watches := guard.Options{Snapshot: l.census.Snapshot, Budgets: o.Budgets, Agents: measured, Class: o.Class, Runs: o.Runs, Makers: l.audit.makers(), Now: o.Tell.Now}
 	watches.TTL = func(ctx context.Context, key bulkhead.Key, example string) (time.Duration, error) {
 		return census.TTL(ctx, config, key, example)
 	}

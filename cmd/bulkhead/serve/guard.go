@@ -20,7 +20,7 @@ func (s *server) startGuard(ctx context.Context, fail chan<- error) error {
 		return nil
 	}
 	o := *s.opts.Guard
-	o.Config, o.State, o.Log = s.cluster, s.opts.State, s.log
+	o.Config, o.State, o.Log, o.Runs = s.cluster, s.opts.State, s.log, true
 	if c := s.opts.Cluster; c != nil && o.Events {
 		o.Tell.Events = &tell.Events{Namespace: c.OwnNamespace}
 	}
