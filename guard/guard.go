@@ -85,6 +85,7 @@ type Guard struct {
 	rulings  []bulkhead.Ruling
 	held     map[ruled]holding
 	trouble  string
+	began    time.Time
 }
 
 // New returns a guard that has not looked yet.
@@ -215,6 +216,9 @@ func (g *Guard) publish(now time.Time, kept error) {
 	defer g.mu.Unlock()
 	g.findings = findings
 	g.rulings = g.rule(findings, now)
+	if n := len(g.memory.spans); n > 0 {
+		g.began = g.memory.spans[n-1].From
+	}
 	var troubles []string
 	if !g.sees {
 		troubles = append(troubles, nothingSeen)
@@ -238,6 +242,13 @@ func (g *Guard) Findings() []bulkhead.Finding {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return slices.Clone(g.findings)
+}
+
+// Began is since when it looks without a gap, the history included; zero: not yet.
+func (g *Guard) Began() time.Time {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.began
 }
 
 // Rulings are what the guard says of Bulkhead's own work. It is cheap.

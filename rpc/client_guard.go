@@ -9,14 +9,15 @@ import (
 )
 
 // Findings returns what the server's guard has found in a namespace ("": in all that
-// the caller may see), and when it looked last; zero: not yet.
-func (c *Client) Findings(ctx context.Context, namespace string) (out []bulkhead.Finding, looked time.Time, err error) {
+// the caller may see), when it looked last (zero: not yet), and since when it looks without
+// a gap (zero: it is not known).
+func (c *Client) Findings(ctx context.Context, namespace string) (out []bulkhead.Finding, looked, began time.Time, err error) {
 	err = c.call(ctx, func(ctx context.Context) error {
 		res, err := c.guard.ListFindings(ctx, &bulkheadv1.ListFindingsRequest{Namespace: namespace})
-		out, looked = each(res.GetFindings(), FindingOf), timeOf(res.GetLooked())
+		out, looked, began = each(res.GetFindings(), FindingOf), timeOf(res.GetLooked()), timeOf(res.GetBegan())
 		return err
 	})
-	return out, looked, err
+	return out, looked, began, err
 }
 
 // Census returns what the server's guard counts, of a namespace ("": of all that the

@@ -21,7 +21,7 @@ func (s *Server) exempted(ctx context.Context, scope bulkhead.Scope) (bulkhead.S
 		return scope, errNoGuard()
 	}
 	id := scope.Name[strings.LastIndexByte(scope.Name, '/')+1:]
-	findings, looked := s.opts.Guard.Findings()
+	findings, looked, _ := s.opts.Guard.Findings()
 	at := slices.IndexFunc(findings, func(f bulkhead.Finding) bool { return f.ID == id })
 	rulings := slices.DeleteFunc(s.opts.Brakes.Brakes().Rulings, func(r bulkhead.RulingStatus) bool { return r.Finding != id })
 	switch {

@@ -18,13 +18,17 @@ import (
 // found is a guard that has found something.
 type found struct{ findings []bulkhead.Finding }
 
-func (f found) Findings() ([]bulkhead.Finding, time.Time) { return f.findings, looked }
+func (f found) Findings() (findings []bulkhead.Finding, at, began time.Time) {
+	return f.findings, looked, time.Time{}
+}
 func (found) Census() bulkhead.Census                     { return bulkhead.Census{} }
 
 // notYet is a guard that has not looked.
 type notYet struct{ found }
 
-func (notYet) Findings() ([]bulkhead.Finding, time.Time) { return nil, time.Time{} }
+func (notYet) Findings() (findings []bulkhead.Finding, at, began time.Time) {
+	return nil, time.Time{}, time.Time{}
+}
 
 // guardSite is a brakeSite with a guard. Findings 1 and 4 are of ns1, and 4 holds
 // everybody back; 2 is of ns2, 3 of the whole cluster; 5 has ended, and so has 6, which

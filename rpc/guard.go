@@ -13,8 +13,9 @@ import (
 // Guard is what watches the cluster of a server.
 type Guard interface {
 	// Findings are those that go on, and those that have ended lately; looked is when
-	// the guard looked last, zero if it has not yet.
-	Findings() (findings []bulkhead.Finding, looked time.Time)
+	// the guard looked last, zero if it has not yet, and began since when it looks without
+	// a gap.
+	Findings() (findings []bulkhead.Finding, looked, began time.Time)
 	// Census is what it counts now. What it returns is not the caller's to change.
 	Census() bulkhead.Census
 }
@@ -33,8 +34,8 @@ func (s *Server) ListFindings(ctx context.Context, req *bulkheadv1.ListFindingsR
 	if err != nil {
 		return nil, err
 	}
-	findings, looked := s.opts.Guard.Findings()
-	res := &bulkheadv1.ListFindingsResponse{Looked: timeMessage(looked)}
+	findings, looked, began := s.opts.Guard.Findings()
+	res := &bulkheadv1.ListFindingsResponse{Looked: timeMessage(looked), Began: timeMessage(began)}
 	for i := range findings {
 		show, err := seen(findings[i].Namespace)
 		if err != nil {

@@ -19,8 +19,8 @@ type lookout struct{}
 
 var looked = time.Date(2026, 11, 25, 5, 1, 0, 0, time.UTC)
 
-func (lookout) Findings() ([]bulkhead.Finding, time.Time) {
-	return []bulkhead.Finding{{ID: "1", Namespace: "a"}, {ID: "2", Namespace: "b"}, {ID: "3"}}, looked
+func (lookout) Findings() ([]bulkhead.Finding, time.Time, time.Time) {
+	return []bulkhead.Finding{{ID: "1", Namespace: "a"}, {ID: "2", Namespace: "b"}, {ID: "3"}}, looked, looked.Add(-7 * time.Minute)
 }
 
 func (lookout) Census() bulkhead.Census {
@@ -72,7 +72,7 @@ func TestACallerSeesTheFindingsOfTheNamespacesThatHeMaySee(t *testing.T) {
 		"what is in no namespace, only with most": {sight: sight{"a", "b"}, want: "1 2"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, at, err := guarded(t, c.sight).Findings(t.Context(), c.namespace)
+			got, at, began, err := guarded(t, c.sight).Findings(t.Context(), c.namespace)
 			if c.refusal != "" {
 				if bulkhead.CodeOf(err) != bulkhead.CodeDenied || !strings.Contains(err.Error(), c.refusal) {
 					t.Errorf("%v, %v", got, err)
@@ -83,7 +83,7 @@ func TestACallerSeesTheFindingsOfTheNamespacesThatHeMaySee(t *testing.T) {
 			for _, f := range got {
 				ids = append(ids, f.ID)
 			}
-			if strings.Join(ids, " ") != c.want || err != nil || !at.Equal(looked) {
+			if strings.Join(ids, " ") != c.want || err != nil || !at.Equal(looked) || at.Sub(began) != 7*time.Minute {
 				t.Errorf("%v at %v, %v", ids, at, err)
 			}
 		})
@@ -114,7 +114,7 @@ func TestTheCensusIsTheLargestFamilies(t *testing.T) {
 }
 
 func TestAServerWithoutAGuardSaysSo(t *testing.T) {
-	_, _, err := newSite(t, nil, nil).client(nil, nil).Findings(t.Context(), "")
+	_, _, _, err := newSite(t, nil, nil).client(nil, nil).Findings(t.Context(), "")
 	if bulkhead.CodeOf(err) != bulkhead.CodeConflict || !strings.Contains(bulkhead.HintOf(err), "--guard") {
 		t.Error(err)
 	}

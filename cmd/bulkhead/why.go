@@ -56,7 +56,8 @@ from the end of its audit log (bulkhead guard --help says more).
 A family is the objects of one kind and namespace whose names differ only in what
 varies, which is written *: thousands of randomly named objects are one line.
 
--o json is an object: from, looked (RFC 3339), findings (id, severity, title,
+-o json is an object: from, looked and began (RFC 3339: the last look of a guard, and since
+when it looks without a gap), findings (id, severity, title,
 namespace, since, members, perHour, client, users, facts, reaches, keeps, advice,
 ended), kinds (kind, objects, bytes, exact, reason) and, with KIND, families.
 
@@ -118,6 +119,20 @@ type answer struct {
 	census   bulkhead.Census // what there is; of a state folder without examples and makers
 	late     bool            // nobody looks any more
 	once     bool            // nobody has looked before
+	began    time.Time       // since when he looks without a gap; zero: it is not known
+}
+
+// believes is how long a guard looks before it believes in a growth.
+const believes = 30 * time.Minute
+
+// early reports whether that nothing was found says nothing: he looks for too short a time.
+func (n *answer) early() bool {
+	return !n.began.IsZero() && n.looked.Sub(n.began) < believes && !n.open()
+}
+
+// tooEarly says so.
+func (n *answer) tooEarly() string {
+	return fmt.Sprintf("%s is %s old, and believes in no growth yet", printable(n.from, 0), guard.Duration(n.looked.Sub(n.began)))
 }
 
 // lateFor is how long what a guard has found is told before it is looked anew, when
@@ -170,7 +185,10 @@ func (a *app) askWhy(ctx context.Context, f *whyFlags) (answer, error) {
 		return a.whyLook(ctx, &p.server, f)
 	}
 	kept, err := a.whyFromFolder(ctx)
-	if err == nil && (!kept.late || kept.open() && time.Since(kept.looked) < lateFor) {
+	young := err == nil && !kept.late && kept.early()
+	if young { // its history has no times of creation
+		a.tell("bulkhead: %s; looking at the cluster itself", kept.tooEarly())
+	} else if err == nil && (!kept.late || kept.open() && time.Since(kept.looked) < lateFor) {
 		if kept.late {
 			a.tell("bulkhead: %s has ended; this is what it saw last, --now looks at the cluster", printable(kept.from, 0))
 		}
@@ -180,7 +198,7 @@ func (a *app) askWhy(ctx context.Context, f *whyFlags) (answer, error) {
 		a.tell("bulkhead: %v; looking at the cluster itself", err)
 	}
 	said, lookErr := a.whyLook(ctx, &p.server, f)
-	if lookErr != nil && kept.late && ctx.Err() == nil {
+	if lookErr != nil && (kept.late || young) && ctx.Err() == nil {
 		a.tell("bulkhead: %v; this is what was known when a guard looked last", lookErr)
 		return kept, nil
 	}
@@ -203,7 +221,7 @@ func (a *app) whyFromServer(ctx context.Context, p place, f *whyFlags) (answer, 
 	}
 	defer s.close()
 	n := answer{from: "the guard " + s.where()}
-	if n.findings, n.looked, err = s.Findings(ctx, f.namespace); err != nil {
+	if n.findings, n.looked, n.began, err = s.Findings(ctx, f.namespace); err != nil {
 		return answer{}, err
 	}
 	if n.looked.IsZero() {
@@ -237,7 +255,7 @@ func (a *app) whyFromFolder(ctx context.Context) (answer, error) {
 	if err != nil || len(spans) == 0 {
 		return answer{}, cmp.Or(err, errNoGuard)
 	}
-	said.looked = spans[len(spans)-1].To
+	said.began, said.looked = spans[len(spans)-1].From, spans[len(spans)-1].To
 	if said.findings, err = h.Findings(ctx, true); err != nil {
 		return answer{}, err
 	}
@@ -320,13 +338,14 @@ const shownFamilies = 15
 type whyView struct {
 	From     string                `json:"from"`
 	Looked   time.Time             `json:"looked"`
+	Began    time.Time             `json:"began,omitzero"`
 	Findings []bulkhead.Finding    `json:"findings"`
 	Kinds    []bulkhead.KindStatus `json:"kinds"`
 	Families []bulkhead.Tally      `json:"families,omitempty"`
 }
 
 func (n *answer) view(f *whyFlags) whyView {
-	v := whyView{From: n.from, Looked: n.looked.UTC(), Findings: n.findings, Kinds: n.census.Kinds}
+	v := whyView{From: n.from, Looked: n.looked.UTC(), Began: n.began.UTC(), Findings: n.findings, Kinds: n.census.Kinds}
 	if v.Findings == nil {
 		v.Findings = []bulkhead.Finding{}
 	}
@@ -374,14 +393,24 @@ func (a *app) writeWhy(w io.Writer, n answer, f *whyFlags) error {
 			return &bulkhead.Error{Code: bulkhead.CodeUnavailable, Message: "nothing was counted, so nobody knows what grows",
 				Hint: "it needs the verbs list and watch on what it counts; see above"}
 		}
-		if !n.once || !young(w, n.census) {
-			fmt.Fprintln(w, "nothing grows that would hurt in 30 days")
-		}
+		n.writeNothing(w)
 	}
 	if f.kind != "" && len(n.findings) == 0 {
 		return printFamilies(w, n.census.Tallies)
 	}
 	return nil
+}
+
+// writeNothing says that nothing was found, and what that means.
+func (n *answer) writeNothing(w io.Writer) {
+	switch {
+	case n.once && young(w, n.census, "nothing has grown for long enough to be told by one look"):
+	case n.early() && young(w, n.census, n.tooEarly()):
+	case n.early():
+		fmt.Fprintln(w, n.tooEarly())
+	default:
+		fmt.Fprintln(w, "nothing grows that would hurt in 30 days")
+	}
 }
 
 // tellLooked says what the answer rests on, and what it does not.

@@ -28,9 +28,9 @@ type newcomers struct {
 	lately int64
 }
 
-// young writes what was created lately, if that is much: one look cannot tell yet
-// whether it goes on, and to say that nothing grows would be untrue.
-func young(w io.Writer, c bulkhead.Census) bool {
+// young writes what was created lately, if that is much, and why it cannot be told yet
+// whether it goes on: to say that nothing grows would be untrue.
+func young(w io.Writer, c bulkhead.Census, why string) bool {
 	var all []newcomers
 	since := c.At.Add(-youngFor).Truncate(birthStep)
 	for i := range c.Tallies {
@@ -48,7 +48,7 @@ func young(w io.Writer, c bulkhead.Census) bool {
 		return false
 	}
 	slices.SortStableFunc(all, func(a, b newcomers) int { return cmp.Compare(b.lately, a.lately) })
-	fmt.Fprintf(w, "nothing has grown for long enough to be told by one look. Created since %s UTC:\n", since.UTC().Format("15:04"))
+	fmt.Fprintf(w, "%s. Created since %s UTC:\n", why, since.UTC().Format("15:04"))
 	for _, n := range all[:min(len(all), shownYoung)] {
 		maker := ""
 		if n.Manager != "" {

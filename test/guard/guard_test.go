@@ -95,7 +95,7 @@ type bed struct{ *testbed.Bed }
 // looked is when the guard looked last, in its time.
 func (b bed) looked() time.Time {
 	b.Helper()
-	_, at, err := b.Client.Findings(b.Context(), "")
+	_, at, _, err := b.Client.Findings(b.Context(), "")
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -104,7 +104,7 @@ func (b bed) looked() time.Time {
 
 func (b bed) findings() []bulkhead.Finding {
 	b.Helper()
-	findings, _, err := b.Client.Findings(b.Context(), "")
+	findings, _, _, err := b.Client.Findings(b.Context(), "")
 	if err != nil {
 		b.Fatal(err)
 	}

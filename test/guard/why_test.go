@@ -48,7 +48,7 @@ rules: [{apiGroups: [bulkhead.dev], resources: [findings], verbs: [list]}]
 `, b.Namespace))
 	b.Lab.Kubectl(t, "create", "rolebinding", "sees", "-n", b.Namespace, "--role=sees", "--serviceaccount="+b.Namespace+":some")
 	b.Lab.Eventually(t, "all three are found", func(ctx context.Context) bool {
-		findings, _, err := b.Client.Findings(ctx, "")
+		findings, _, _, err := b.Client.Findings(ctx, "")
 		return err == nil && len(findings) >= 3
 	})
 	all, some, none := b.Key("token"), b.account("some"), b.account("none")

@@ -347,6 +347,9 @@ func (l *Lookout) Findings() (findings []bulkhead.Finding, looked time.Time) {
 	return append(findings, l.ended...), l.looked
 }
 
+// Began is since when it looks without a gap; zero: it has not looked yet.
+func (l *Lookout) Began() time.Time { return l.guard.Began() }
+
 // Census is what is counted now.
 func (l *Lookout) Census() bulkhead.Census { return l.census.Snapshot() }
 

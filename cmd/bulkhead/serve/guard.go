@@ -85,11 +85,12 @@ func (s *server) guardView() rpc.Guard {
 type guardView struct{ *server }
 
 // Findings implements rpc.Guard.
-func (g guardView) Findings() (findings []bulkhead.Finding, looked time.Time) {
+func (g guardView) Findings() (findings []bulkhead.Finding, looked, began time.Time) {
 	if l := g.guard.Load(); l != nil {
-		return l.Findings()
+		findings, looked = l.Findings()
+		began = l.Began()
 	}
-	return nil, time.Time{}
+	return findings, looked, began
 }
 
 // Census implements rpc.Guard.

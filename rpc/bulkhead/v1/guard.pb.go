@@ -71,6 +71,7 @@ type ListFindingsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Findings      []*Finding             `protobuf:"bytes,1,rep,name=findings,proto3" json:"findings,omitempty"`
 	Looked        *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=looked,proto3" json:"looked,omitempty"` // when the guard looked last; absent: not yet
+	Began         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=began,proto3" json:"began,omitempty"`   // since when it looks without a gap; absent: it is not known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -115,6 +116,13 @@ func (x *ListFindingsResponse) GetFindings() []*Finding {
 func (x *ListFindingsResponse) GetLooked() *timestamppb.Timestamp {
 	if x != nil {
 		return x.Looked
+	}
+	return nil
+}
+
+func (x *ListFindingsResponse) GetBegan() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Began
 	}
 	return nil
 }
@@ -1235,10 +1243,11 @@ const file_bulkhead_v1_guard_proto_rawDesc = "" +
 	"\n" +
 	"\x17bulkhead/v1/guard.proto\x12\vbulkhead.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"3\n" +
 	"\x13ListFindingsRequest\x12\x1c\n" +
-	"\tnamespace\x18\x01 \x01(\tR\tnamespace\"|\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\"\xae\x01\n" +
 	"\x14ListFindingsResponse\x120\n" +
 	"\bfindings\x18\x01 \x03(\v2\x14.bulkhead.v1.FindingR\bfindings\x122\n" +
-	"\x06looked\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x06looked\"F\n" +
+	"\x06looked\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x06looked\x120\n" +
+	"\x05began\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05began\"F\n" +
 	"\x10GetCensusRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\x05R\x05limit\"\xb8\x01\n" +
@@ -1371,39 +1380,40 @@ var file_bulkhead_v1_guard_proto_goTypes = []any{
 var file_bulkhead_v1_guard_proto_depIdxs = []int32{
 	10, // 0: bulkhead.v1.ListFindingsResponse.findings:type_name -> bulkhead.v1.Finding
 	16, // 1: bulkhead.v1.ListFindingsResponse.looked:type_name -> google.protobuf.Timestamp
-	16, // 2: bulkhead.v1.GetCensusResponse.at:type_name -> google.protobuf.Timestamp
-	5,  // 3: bulkhead.v1.GetCensusResponse.tallies:type_name -> bulkhead.v1.Tally
-	9,  // 4: bulkhead.v1.GetCensusResponse.kinds:type_name -> bulkhead.v1.KindStatus
-	4,  // 5: bulkhead.v1.Tally.key:type_name -> bulkhead.v1.FamilyKey
-	6,  // 6: bulkhead.v1.Tally.born:type_name -> bulkhead.v1.Birth
-	7,  // 7: bulkhead.v1.Tally.facts:type_name -> bulkhead.v1.Fact
-	16, // 8: bulkhead.v1.Tally.example_created:type_name -> google.protobuf.Timestamp
-	8,  // 9: bulkhead.v1.Tally.keeps:type_name -> bulkhead.v1.Keep
-	16, // 10: bulkhead.v1.Birth.at:type_name -> google.protobuf.Timestamp
-	17, // 11: bulkhead.v1.Keep.ttl:type_name -> google.protobuf.Duration
-	16, // 12: bulkhead.v1.Finding.since:type_name -> google.protobuf.Timestamp
-	12, // 13: bulkhead.v1.Finding.members:type_name -> bulkhead.v1.Member
-	7,  // 14: bulkhead.v1.Finding.facts:type_name -> bulkhead.v1.Fact
-	13, // 15: bulkhead.v1.Finding.reaches:type_name -> bulkhead.v1.Reach
-	15, // 16: bulkhead.v1.Finding.advice:type_name -> bulkhead.v1.Advice
-	16, // 17: bulkhead.v1.Finding.ended:type_name -> google.protobuf.Timestamp
-	11, // 18: bulkhead.v1.Finding.exempt:type_name -> bulkhead.v1.Exemption
-	16, // 19: bulkhead.v1.Exemption.since:type_name -> google.protobuf.Timestamp
-	16, // 20: bulkhead.v1.Exemption.until:type_name -> google.protobuf.Timestamp
-	4,  // 21: bulkhead.v1.Member.key:type_name -> bulkhead.v1.FamilyKey
-	14, // 22: bulkhead.v1.Reach.budget:type_name -> bulkhead.v1.Budget
-	17, // 23: bulkhead.v1.Reach.in:type_name -> google.protobuf.Duration
-	17, // 24: bulkhead.v1.Reach.low:type_name -> google.protobuf.Duration
-	17, // 25: bulkhead.v1.Reach.high:type_name -> google.protobuf.Duration
-	0,  // 26: bulkhead.v1.GuardService.ListFindings:input_type -> bulkhead.v1.ListFindingsRequest
-	2,  // 27: bulkhead.v1.GuardService.GetCensus:input_type -> bulkhead.v1.GetCensusRequest
-	1,  // 28: bulkhead.v1.GuardService.ListFindings:output_type -> bulkhead.v1.ListFindingsResponse
-	3,  // 29: bulkhead.v1.GuardService.GetCensus:output_type -> bulkhead.v1.GetCensusResponse
-	28, // [28:30] is the sub-list for method output_type
-	26, // [26:28] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	16, // 2: bulkhead.v1.ListFindingsResponse.began:type_name -> google.protobuf.Timestamp
+	16, // 3: bulkhead.v1.GetCensusResponse.at:type_name -> google.protobuf.Timestamp
+	5,  // 4: bulkhead.v1.GetCensusResponse.tallies:type_name -> bulkhead.v1.Tally
+	9,  // 5: bulkhead.v1.GetCensusResponse.kinds:type_name -> bulkhead.v1.KindStatus
+	4,  // 6: bulkhead.v1.Tally.key:type_name -> bulkhead.v1.FamilyKey
+	6,  // 7: bulkhead.v1.Tally.born:type_name -> bulkhead.v1.Birth
+	7,  // 8: bulkhead.v1.Tally.facts:type_name -> bulkhead.v1.Fact
+	16, // 9: bulkhead.v1.Tally.example_created:type_name -> google.protobuf.Timestamp
+	8,  // 10: bulkhead.v1.Tally.keeps:type_name -> bulkhead.v1.Keep
+	16, // 11: bulkhead.v1.Birth.at:type_name -> google.protobuf.Timestamp
+	17, // 12: bulkhead.v1.Keep.ttl:type_name -> google.protobuf.Duration
+	16, // 13: bulkhead.v1.Finding.since:type_name -> google.protobuf.Timestamp
+	12, // 14: bulkhead.v1.Finding.members:type_name -> bulkhead.v1.Member
+	7,  // 15: bulkhead.v1.Finding.facts:type_name -> bulkhead.v1.Fact
+	13, // 16: bulkhead.v1.Finding.reaches:type_name -> bulkhead.v1.Reach
+	15, // 17: bulkhead.v1.Finding.advice:type_name -> bulkhead.v1.Advice
+	16, // 18: bulkhead.v1.Finding.ended:type_name -> google.protobuf.Timestamp
+	11, // 19: bulkhead.v1.Finding.exempt:type_name -> bulkhead.v1.Exemption
+	16, // 20: bulkhead.v1.Exemption.since:type_name -> google.protobuf.Timestamp
+	16, // 21: bulkhead.v1.Exemption.until:type_name -> google.protobuf.Timestamp
+	4,  // 22: bulkhead.v1.Member.key:type_name -> bulkhead.v1.FamilyKey
+	14, // 23: bulkhead.v1.Reach.budget:type_name -> bulkhead.v1.Budget
+	17, // 24: bulkhead.v1.Reach.in:type_name -> google.protobuf.Duration
+	17, // 25: bulkhead.v1.Reach.low:type_name -> google.protobuf.Duration
+	17, // 26: bulkhead.v1.Reach.high:type_name -> google.protobuf.Duration
+	0,  // 27: bulkhead.v1.GuardService.ListFindings:input_type -> bulkhead.v1.ListFindingsRequest
+	2,  // 28: bulkhead.v1.GuardService.GetCensus:input_type -> bulkhead.v1.GetCensusRequest
+	1,  // 29: bulkhead.v1.GuardService.ListFindings:output_type -> bulkhead.v1.ListFindingsResponse
+	3,  // 30: bulkhead.v1.GuardService.GetCensus:output_type -> bulkhead.v1.GetCensusResponse
+	29, // [29:31] is the sub-list for method output_type
+	27, // [27:29] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_bulkhead_v1_guard_proto_init() }
