@@ -21,7 +21,7 @@ type found struct{ findings []bulkhead.Finding }
 func (f found) Findings() (findings []bulkhead.Finding, at, began time.Time) {
 	return f.findings, looked, time.Time{}
 }
-func (found) Census() bulkhead.Census                     { return bulkhead.Census{} }
+func (found) Census() bulkhead.Census { return bulkhead.Census{} }
 
 // notYet is a guard that has not looked.
 type notYet struct{ found }
