@@ -47,7 +47,7 @@ func TestUsersAreThoseWhomTheAuditLogHasSeen(t *testing.T) {
 			want: []string{"bob (100 % of the 3 seen)", "ann (by label)"}, page: "as bob (100 % of the 3 seen)",
 		},
 		"names that the log does not have": {
-			makers: func(key bulkhead.Key) ([]guard.Maker, bool) {
+			makers: func(bulkhead.Key) ([]guard.Maker, bool) {
 				return makers(guard.Maker{User: "bob", Objects: 300}, guard.Maker{User: "eve\x1b[2J", Objects: 300}), false
 			},
 			want: []string{"bob (50 % of all made there)", "eve·[2J (50 % of all made there)", "ann (by label)"}, page: "as bob (50 % of all made there)",

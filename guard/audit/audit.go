@@ -159,7 +159,8 @@ func (e *event) object(value []byte) {
 // if there was no such object before.
 func (e *event) creates() bool {
 	success := len(e.code) == 3 && e.code[0] == '2'
-	if e.stage != "ResponseComplete" || !(e.verb == "create" && success || e.verb == "patch" && e.code == "201") {
+	created := e.verb == "create" && success || e.verb == "patch" && e.code == "201"
+	if e.stage != "ResponseComplete" || !created {
 		return false
 	}
 	switch e.ref.group {

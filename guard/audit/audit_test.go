@@ -50,6 +50,12 @@ func set(path string, value any) func(map[string]any) {
 	}
 }
 
+// before is a line that is cut.
+func before(line, what string) string {
+	begin, _, _ := strings.Cut(line, what)
+	return begin
+}
+
 func TestOnlyWhatMadeAnObjectCounts(t *testing.T) {
 	asked := time.Date(2024, 10, 9, 3, 30, 0, 123456000, time.UTC)
 	ann := audit.Creation{Kind: "configmaps", Namespace: "mw-script", Name: "mail-x7f2k9qa", User: "ann", Client: "kubectl/v1.31.0", At: asked}
@@ -107,8 +113,8 @@ func TestOnlyWhatMadeAnObjectCounts(t *testing.T) {
 		"with white space":               {line: strings.NewReplacer(`":`, `" : `, `,"`, ` , "`).Replace(all()), want: ann, result: audit.Made},
 		"as kubectl logs has it":         {line: "[pod/kube-apiserver-cp1/kube-apiserver] " + all(), want: ann, result: audit.Made},
 		"as journalctl has it":           {line: "Oct 09 03:30:00 cp1 kube-apiserver[812]: " + all(), want: ann, result: audit.Made},
-		"cut where the object begins":    {line: written[:strings.Index(written, `,"requestReceived`)], want: with(func(c *audit.Creation) { c.At = time.Time{} }), result: audit.Made},
-		"cut before it says what became": {line: written[:strings.Index(written, `"objectRef"`)], result: audit.Other},
+		"cut where the object begins":    {line: before(written, `,"requestReceived`), want: with(func(c *audit.Creation) { c.At = time.Time{} }), result: audit.Made},
+		"cut before it says what became": {line: before(written, `"objectRef"`), result: audit.Other},
 		"another log":                    {line: `I1009 03:30:00.000000       1 trace.go:236] Trace[1]: "Create" url:/api/v1/namespaces`, result: audit.Invalid},
 		"JSON of something else":         {line: `{"level":"info","msg":"create ResponseComplete"}`, result: audit.Invalid},
 		"text that looks like an event":  {line: `{audit.k8s.io/ "create" ResponseComplete`, result: audit.Invalid},

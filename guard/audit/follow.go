@@ -239,8 +239,7 @@ func (f *follower) readOn(ctx context.Context) error {
 
 // plain is an error without the path, which who asked knows.
 func plain(err error) error {
-	var of *os.PathError
-	if errors.As(err, &of) {
+	if of, ok := errors.AsType[*os.PathError](err); ok {
 		return of.Err
 	}
 	return err

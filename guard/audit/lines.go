@@ -61,12 +61,7 @@ func (l *lines) note(line []byte, live bool) {
 		now := l.report.Now()
 		at := now
 		if !live {
-			if c.At.IsZero() {
-				c.At = l.last
-			}
-			if l.last = c.At; !c.At.IsZero() && c.At.Before(now) {
-				at = c.At
-			}
+			at = l.asked(&c, now)
 		}
 		result = l.report.Users.Add(&c, at, now)
 	}
@@ -80,6 +75,18 @@ func (l *lines) note(line []byte, live bool) {
 	case Unkept:
 		l.unkept++
 	}
+}
+
+// asked is when something was made by the API server's clock, but not after now. A line
+// that does not say it is of the time of the one before.
+func (l *lines) asked(c *Creation, now time.Time) time.Time {
+	if !c.At.IsZero() {
+		l.last = c.At
+	}
+	if l.last.IsZero() || l.last.After(now) {
+		return now
+	}
+	return l.last
 }
 
 // tell says how many lines there were.
