@@ -56,10 +56,10 @@ from the end of its audit log (bulkhead guard --help says more).
 A family is the objects of one kind and namespace whose names differ only in what
 varies, which is written *: thousands of randomly named objects are one line.
 
--o json is an object: from, looked and began (RFC 3339: the last look of a guard, and since
-when it looks without a gap), findings (id, severity, title,
-namespace, since, members, perHour, client, users, facts, reaches, keeps, advice,
-ended), kinds (kind, objects, bytes, exact, reason) and, with KIND, families.
+-o json is an object: from, looked and began (RFC 3339: a guard's last look, and
+since when it looks without a gap), findings (id, severity, title, namespace,
+since, members, perHour, client, users, facts, reaches, keeps, advice, ended),
+kinds (kind, objects, bytes, exact, reason) and, with KIND, families.
 
 Exit codes: 0 it could be said, that something grows as well as that nothing does; 2 the
 cluster has no such kind or namespace; 3 interrupted; 125 nobody could look.`,
