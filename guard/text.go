@@ -230,8 +230,8 @@ func slows(r bulkhead.Reach) string {
 // in says in what time something is reached.
 func in(r bulkhead.Reach) string {
 	text := "in " + Duration(r.In)
-	if r.High > r.Low && r.High <= 2*horizon {
-		text += fmt.Sprintf(" (%s – %s)", Duration(r.Low), Duration(r.High))
+	if low, high := Duration(r.Low), Duration(r.High); r.High > r.Low && r.High <= 2*horizon && low != high {
+		text += fmt.Sprintf(" (%s – %s)", low, high)
 	}
 	return text
 }

@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -18,13 +17,13 @@ import (
 
 	"bulkhead.dev/bulkhead"
 	"bulkhead.dev/bulkhead/guard"
-	"bulkhead.dev/bulkhead/guard/budget"
 	"bulkhead.dev/bulkhead/store/history"
 )
 
 // whyFlags is the command line of why.
 type whyFlags struct {
 	kind      string // as the census has it; "": all
+	finding   string // its id; "": all
 	namespace string // "": all
 	all       bool
 	now       bool
@@ -38,12 +37,13 @@ type whyFlags struct {
 func (a *app) whyCmd() *cobra.Command {
 	var f whyFlags
 	cmd := &cobra.Command{
-		Use:        "why [KIND] [flags]",
+		Use:        "why [KIND|FINDING] [flags]",
 		SuggestFor: []string{"findings", "who", "census"},
 		Short:      "Say what multiplies in a cluster, who makes it, when it will hurt, and what to do",
 		Long: `Say what multiplies in a cluster, since when, who makes it, when it will hurt, and
 what to do now: the worst growth on one page, the others in a line each. With KIND,
-as kubectl names it, only what has to do with that, and the largest families of it.
+as kubectl names it, only what has to do with that, and the largest families of it;
+with the id of a finding only that one.
 
 It asks the guard of the server that commands go to; else the guard that writes the
 state folder; and if there is none it looks at the cluster of the kubeconfig itself,
@@ -62,22 +62,20 @@ since, members, perHour, client, users, facts, reaches, keeps, advice, ended),
 kinds (kind, objects, bytes, exact, reason) and, with KIND, families.
 
 Exit codes: 0 it could be said, that something grows as well as that nothing does; 2 the
-cluster has no such kind or namespace; 3 interrupted; 125 nobody could look.`,
+cluster has no such kind, namespace or finding; 3 interrupted; 125 nobody could look.`,
 		Example: `  bulkhead why
   bulkhead why networkpolicies -n mw-script
   bulkhead why --now --kube-context prod
   bulkhead why --all --server https://bulkhead.example.org:8443 --ca ca.crt --token-file token
   sudo bulkhead why --kube-context prod --audit-log /var/log/kubernetes/audit.log
   bulkhead why -o json | jq '.findings[] | {title, since, client, users}'`,
-		Args:              atMost("KIND"),
+		Args:              atMost("KIND|FINDING"),
 		ValidArgsFunction: completeKinds,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				kind, err := kindOf(args[0])
-				if err != nil {
+				if err := f.about(args[0]); err != nil {
 					return err
 				}
-				f.kind = kind
 			}
 			return a.why(cmd.Context(), &f)
 		},
@@ -93,22 +91,6 @@ cluster has no such kind or namespace; 3 interrupted; 125 nobody could look.`,
 	completeNoFiles(cmd, "namespace", "budget")
 	_ = cmd.MarkFlagFilename("budgets", "yaml", "yml", "json")
 	return cmd
-}
-
-// kindOf is a kind as the census has it.
-func kindOf(text string) (string, error) {
-	kind, known := budget.Resource(strings.ToLower(text))
-	if !known && !strings.Contains(text, ".") {
-		return "", usage("a kind as kubectl names it; a custom resource with its group: foos.example.com", "there is no kind %s", bulkhead.Quote(text))
-	}
-	return kind, nil
-}
-
-func completeKinds(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	return []string{"configmaps", "events", "jobs", "networkpolicies", "pods", "secrets", "services"}, cobra.ShellCompDirectiveNoFileComp
 }
 
 // answer is what somebody says who looked.
@@ -161,6 +143,9 @@ func (a *app) why(ctx context.Context, f *whyFlags) error {
 		return err
 	}
 	answer.only(f)
+	if err := answer.named(f); err != nil {
+		return err
+	}
 	if f.out == "json" {
 		return writeJSON(a.stdout, answer.view(f))
 	}
@@ -283,21 +268,6 @@ func lastCounts(series []bulkhead.Series, at time.Time) bulkhead.Census {
 	return c
 }
 
-// knows refuses a question about what nobody has seen.
-func (n *answer) knows(f *whyFlags) error {
-	if f.namespace != "" && n.once && !slices.ContainsFunc(n.census.Tallies, func(t bulkhead.Tally) bool { return t.Namespace == f.namespace }) {
-		return &bulkhead.Error{Code: bulkhead.CodeNotFound, Message: fmt.Sprintf("there is nothing in a namespace %s", bulkhead.Quote(f.namespace)),
-			Hint: "kubectl get namespaces lists them"}
-	}
-	// A server does not tell which kinds it counts to who asks for one namespace.
-	if f.kind == "" || len(n.census.Kinds) == 0 || slices.ContainsFunc(n.census.Kinds, func(k bulkhead.KindStatus) bool { return k.Kind == f.kind }) ||
-		slices.ContainsFunc(n.findings, func(of bulkhead.Finding) bool { return of.About(f.kind) }) {
-		return nil
-	}
-	return &bulkhead.Error{Code: bulkhead.CodeNotFound, Message: fmt.Sprintf("no %s were counted: there are none, or the cluster has no such kind", bulkhead.Quote(f.kind)),
-		Hint: "`kubectl api-resources` lists the kinds of a cluster; what a guard leaves out it counts with --kinds +" + f.kind}
-}
-
 // blind reports whether nothing at all was counted of what was asked for.
 func (n *answer) blind() bool {
 	if len(n.census.Kinds) == 0 {
@@ -310,8 +280,8 @@ func (n *answer) blind() bool {
 func (n *answer) only(f *whyFlags) {
 	const lately = 24 * time.Hour
 	n.findings = slices.DeleteFunc(n.findings, func(of bulkhead.Finding) bool {
-		about := f.kind == "" || of.About(f.kind)
-		over := !of.Ended.IsZero() && (!f.all || n.looked.Sub(of.Ended) > lately)
+		about := (f.kind == "" || of.About(f.kind)) && (f.finding == "" || of.ID == f.finding)
+		over := !of.Ended.IsZero() && (!f.all && f.finding == "" || n.looked.Sub(of.Ended) > lately)
 		return over || !about || f.namespace != "" && of.Namespace != f.namespace
 	})
 	slices.SortStableFunc(n.findings, func(a, b bulkhead.Finding) int {

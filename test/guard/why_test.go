@@ -47,8 +47,14 @@ metadata: {name: sees, namespace: %[1]s}
 rules: [{apiGroups: [bulkhead.dev], resources: [findings], verbs: [list]}]
 `, b.Namespace))
 	b.Lab.Kubectl(t, "create", "rolebinding", "sees", "-n", b.Namespace, "--role=sees", "--serviceaccount="+b.Namespace+":some")
+	one := ""
 	b.Lab.Eventually(t, "all three are found", func(ctx context.Context) bool {
 		findings, _, _, err := b.Client.Findings(ctx, "")
+		for _, f := range findings {
+			if f.Namespace == other {
+				one = f.ID
+			}
+		}
 		return err == nil && len(findings) >= 3
 	})
 	all, some, none := b.Key("token"), b.account("some"), b.account("none")
@@ -64,6 +70,9 @@ rules: [{apiGroups: [bulkhead.dev], resources: [findings], verbs: [list]}]
 		"all of the cluster":             {all, nil, 0, []string{"WARNING: ", "finding   ", "and, in full with --all:", everywhere, here, there, "s ago"}, []string{"counted once a minute"}},
 		"all as pages":                   {all, []string{"--all"}, 0, []string{everywhere, here, there, "kubectl get services -A "}, []string{"in full with"}},
 		"one kind":                       {all, []string{"services"}, 0, []string{everywhere}, []string{here, there}},
+		"one finding":                    {all, []string{one}, 0, []string{there, "finding   " + one}, []string{here, everywhere}},
+		"a finding that is not there":    {all, []string{"0123456789"}, 2, []string{`there is no finding "0123456789"`, "why --all"}, nil},
+		"somebody else's finding":        {some, []string{one}, 2, []string{"there is no finding"}, []string{there}},
 		"one namespace":                  {all, []string{"-n", other}, 0, []string{there, "kubectl get configmaps -n " + other}, []string{here, everywhere}},
 		"a namespace of which is little": {all, []string{"-n", "kube-public"}, 0, []string{" old, and believes in no growth yet"}, nil},
 		"a kind of which is nothing":     {all, []string{"cronjobs"}, 0, []string{" old, and believes in no growth yet", " looked at 0 objects of 1 kind "}, []string{"see above"}},
