@@ -220,7 +220,10 @@ func (g *Guard) publish(now time.Time, kept error) {
 		g.began = g.memory.spans[n-1].From
 	}
 	var troubles []string
-	if !g.sees {
+	switch {
+	case !g.sees && len(findings)+len(g.rulings) > 0:
+		troubles = append(troubles, nothingSeen+": what was found stands, and so do verdicts")
+	case !g.sees:
 		troubles = append(troubles, nothingSeen)
 	}
 	if kept != nil {
@@ -232,7 +235,7 @@ func (g *Guard) publish(now time.Time, kept error) {
 	g.trouble = strings.Join(troubles, "; ")
 }
 
-const nothingSeen = "nothing is known of the cluster: what was found stands, and so do verdicts"
+const nothingSeen = "nothing is known of the cluster"
 
 // Blind reports whether the last look saw nothing at all.
 func (g *Guard) Blind() bool { return strings.HasPrefix(g.Trouble(), nothingSeen) }
