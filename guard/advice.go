@@ -33,7 +33,7 @@ func (a *analysis) advice(f bulkhead.Finding) []bulkhead.Advice {
 	if f.Namespace != "" {
 		out = append(out, bulkhead.Advice{
 			Text:    "refuse more of them at the API; without --yes it says what that would be",
-			Command: command("bulkhead", "guard", "quota", "--kinds", strings.Join(quotaKinds(f), ",")),
+			Command: command("bulkhead", "guard", "quota", "--kinds", strings.Join(QuotaKinds(f), ",")),
 		})
 	}
 	if what := leftovers(f); what != nil {
@@ -63,8 +63,9 @@ func shown(words []string) string {
 // roll; a Service whose EndpointSlices are refused leads nowhere.
 var made = []string{"pods", budget.ReplicaSets, budget.EndpointSlices, "endpoints", "controllerrevisions.apps"}
 
-// quotaKinds are what a quota may limit: the causes, and not what was made of them.
-func quotaKinds(f bulkhead.Finding) (kinds []string) {
+// QuotaKinds are what a quota may limit to end a growth, as people name them: the causes,
+// and not what was made of them.
+func QuotaKinds(f bulkhead.Finding) (kinds []string) {
 	sliced := false
 	for _, m := range sortedMembers(f.Members) {
 		sliced = sliced || m.Kind == budget.EndpointSlices

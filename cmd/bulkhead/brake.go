@@ -330,7 +330,7 @@ func (a *app) brakeOff(ctx context.Context, ids []int64) error {
 		st, err := h.liftBrake(ctx, id)
 		switch {
 		case err == nil:
-			a.tell("brake %d%s is lifted%s", id, onScope(&st), goesOn(&st))
+			a.tell("%s", isLifted(id, &st))
 		case all && bulkhead.CodeOf(err) == bulkhead.CodeNotFound: // somebody was quicker
 		case first == nil:
 			first = err
@@ -344,6 +344,14 @@ func onScope(st *bulkhead.BrakeStatus) string {
 		return "" // of one that was lifted by a call whose answer did not come, nothing is known
 	}
 	return " on " + printable(st.Scope.String(), 0)
+}
+
+// isLifted says what is in force no more. One on a finding let runs go on.
+func isLifted(id int64, st *bulkhead.BrakeStatus) string {
+	if finding, ok := st.Exempts(); ok {
+		return fmt.Sprintf("brake %d is lifted: runs heed finding %s again", id, printable(finding, 40))
+	}
+	return fmt.Sprintf("brake %d%s is lifted%s", id, onScope(st), goesOn(st))
 }
 
 func goesOn(st *bulkhead.BrakeStatus) string {

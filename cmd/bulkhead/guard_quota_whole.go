@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/yaml"
 
+	"bulkhead.dev/bulkhead/guard"
 	"bulkhead.dev/bulkhead/guard/quota"
 	"bulkhead.dev/bulkhead/plan"
 	"bulkhead.dev/bulkhead/store/history"
@@ -77,11 +78,7 @@ func (a *app) quotaOptions(ctx context.Context, f *guardQuotaFlags) (o quota.Opt
 	if f.namespace == "" {
 		o.Namespace = finding.Namespace
 	}
-	for _, m := range finding.Members {
-		if m.Kind != "pods" && m.Kind != "replicasets.apps" && m.Kind != "events" {
-			o.Kinds = append(o.Kinds, m.Kind)
-		}
-	}
+	o.Kinds = guard.QuotaKinds(finding)
 	return o, nil
 }
 

@@ -263,7 +263,7 @@ func Last(ctx context.Context, path string, o Options) error {
 }
 
 // waited is how long it takes for a pipe to bring more, when what comes is new.
-const waited = 200 * time.Millisecond
+const waited = 2 * time.Second
 
 // FollowReader reads a log from a pipe, until that ends or ctx does. The reader is read
 // by another goroutine, which goes on until a read of it returns.
@@ -293,7 +293,7 @@ func (r *report) pipe(ctx context.Context, from io.Reader) error {
 			}
 		}
 	}()
-	l, live := lines{report: r}, false
+	l, live, seen := lines{report: r}, false, false
 	for {
 		began := time.Now()
 		select {
@@ -303,7 +303,9 @@ func (r *report) pipe(ctx context.Context, from io.Reader) error {
 			if !open {
 				return ErrEnded
 			}
-			live = live || time.Since(began) > waited
+			// Before the first piece one waits for who sends it to log in, not for what is new.
+			live = live || seen && time.Since(began) > waited
+			seen = seen || len(got) > 0
 			l.take(got, live)
 			if len(got) > 0 {
 				r.state(nil)

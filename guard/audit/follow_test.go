@@ -285,6 +285,27 @@ func TestAPipeIsReadToItsEnd(t *testing.T) {
 	})
 }
 
+// ssh takes its time to log in, and what it then brings first has been there for hours.
+func TestWhatWasThereBeforeAPipeOpenedCountsWhenItWasMade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &logFile{T: t}
+		from, to := io.Pipe()
+		go audit.FollowReader(t.Context(), from, l.options())
+		old := l.lines(3)
+		<-time.After(5 * time.Hour)
+		_, err := io.WriteString(to, old)
+		l.check(err)
+		l.check(to.Close())
+		synctest.Wait()
+		if got := told(&l.users, "mail-*", time.Now().Add(-time.Hour)); len(got) > 0 {
+			t.Errorf("made lately: %v", got)
+		}
+		if got := told(&l.users, "mail-*", time.Now().Add(-6*time.Hour))["ann"]; got != 3 {
+			t.Errorf("%d are known", got)
+		}
+	})
+}
+
 func TestAPipeThatBringsNothingKeepsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &logFile{T: t}

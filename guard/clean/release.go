@@ -158,6 +158,7 @@ type record struct {
 	Name string `json:"name"`
 	Info struct {
 		LastDeployed time.Time `json:"last_deployed"`
+		Deleted      time.Time `json:"deleted"` // zero: it was not uninstalled
 		Status       string    `json:"status"`
 	} `json:"info"`
 	Manifest  string `json:"manifest"`
@@ -205,6 +206,9 @@ func (r *release) read(k kind, o *unstructured.Unstructured) error {
 		return fmt.Errorf("it is about %s", bulkhead.Quote(rec.Namespace+"/"+rec.Name))
 	}
 	r.deployed, r.status = rec.Info.LastDeployed, rec.Info.Status
+	if rec.Info.Deleted.After(r.deployed) {
+		r.deployed = rec.Info.Deleted // its grace begins then
+	}
 	if err := r.readManifest(rec.Manifest, false); err != nil {
 		return err
 	}

@@ -228,13 +228,9 @@ const deepest = 64
 func (s *scan) mentions(h *holder, v any, in string, depth int) {
 	switch v := v.(type) {
 	case string:
-		for _, i := range s.names[v] {
-			s.hold(h, i, "names it")
-		}
-		if _, name, found := strings.Cut(v, "/"); found { // NAMESPACE/NAME, in annotations
-			for _, i := range s.names[name] {
-				s.hold(h, i, "names it")
-			}
+		// NAMESPACE/NAME, in annotations; --configmap=NAME; NAME.NAMESPACE.svc; a,b
+		for word := range strings.FieldsFuncSeq(v, noName) {
+			s.word(h, word)
 		}
 	case []any:
 		for _, element := range v {
@@ -245,6 +241,25 @@ func (s *scan) mentions(h *holder, v any, in string, depth int) {
 			if depth < deepest && !mentionsNothing(in, key, depth) {
 				s.mentions(h, value, key, depth+1)
 			}
+		}
+	}
+}
+
+// noName is whether a character stands in no name of an object.
+func noName(c rune) bool {
+	return (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '.'
+}
+
+// word looks up a part of a string that may be a name.
+func (s *scan) word(h *holder, word string) {
+	bare := strings.Trim(word, "-.")
+	first, _, _ := strings.Cut(bare, ".")
+	for n, name := range []string{word, bare, first} {
+		if n > 0 && name == word {
+			continue
+		}
+		for _, i := range s.names[name] {
+			s.hold(h, i, "names it")
 		}
 	}
 }
@@ -284,7 +299,7 @@ func (s *scan) selects(h *holder, i *item) {
 }
 
 func (s *scan) hold(h *holder, i *item, how string) {
-	if !h.holds(i, s.finished) {
+	if h.o.GetUID() == i.meta.uid || !h.holds(i, s.finished) {
 		return
 	}
 	if i.gone {

@@ -135,6 +135,13 @@ func (s *space) holders() map[string]func(name string) {
 			volume(p, corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: name}})
 		}),
 		"volume": pod(func(p *corev1.PodSpec, name string) { mounting(name)(p) }),
+		"argument": pod(func(p *corev1.PodSpec, name string) { p.Containers[0].Args = []string{"--configmap=" + name} }),
+		"shell-line": pod(func(p *corev1.PodSpec, name string) {
+			p.Containers[0].Command = []string{"sh", "-c", `kubectl get cm "` + name + `"; echo done`}
+		}),
+		"list-of-names": pod(func(p *corev1.PodSpec, name string) {
+			p.Containers[0].Env = []corev1.EnvVar{{Name: "RELOAD", Value: "one," + name + ".default.svc:80"}}
+		}),
 		"projected": pod(func(p *corev1.PodSpec, name string) {
 			volume(p, corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: ref(name)}}}}})
 		}),

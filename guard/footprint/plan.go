@@ -95,7 +95,11 @@ func (f *Footprint) Plan(s Schedule, a Against) Plan {
 		if r.CrossedAt != nil {
 			p.Crossed = append(p.Crossed, r.Budget.Name)
 		}
-		p.Unknown = append(p.Unknown, r.Unknown...)
+		for _, name := range r.Unknown { // one of each namespace is in many rows
+			if !slices.Contains(p.Unknown, name) {
+				p.Unknown = append(p.Unknown, name)
+			}
+		}
 	}
 	p.Watchers, p.Agents = watchers(p.Rows, a.Nodes), agents(p.Rows, a.Nodes)
 	return p
