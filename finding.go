@@ -1,7 +1,9 @@
 package bulkhead
 
 import (
+	"math"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -96,4 +98,13 @@ type Budget struct {
 type Advice struct {
 	Text    string `json:"text"` // what it does and what it risks
 	Command string `json:"command,omitempty"`
+}
+
+// Mebibytes is a number of bytes as limits are written: 500Mi, 1.5Gi.
+func Mebibytes(bytes float64) string {
+	const mi = 1 << 20
+	if bytes >= 1024*mi {
+		return strconv.FormatFloat(math.Round(bytes/(1024*mi)*10)/10, 'f', -1, 64) + "Gi"
+	}
+	return strconv.FormatFloat(math.Round(bytes/mi), 'f', -1, 64) + "Mi"
 }

@@ -221,10 +221,13 @@ func (a *analysis) held(of string, kinds []kindGrowth) (t forecast.Trend, object
 // not lost. That is worth a warning, and never a stop.
 func throttles(r bulkhead.Reach) bool { return r.Budget.Unit == forecast.Cores }
 
+// ofAgent is whether a reach is about an agent, and not about how much of a kind there is.
+func ofAgent(r bulkhead.Reach) bool { return r.Budget.Kind == "" }
+
 // pinned is the first reach of an agent that is known to be hard to restart.
 func pinned(reaches []bulkhead.Reach) string {
 	for _, r := range reaches {
-		if r.Budget.Kind == "" && r.Detail != "" && !throttles(r) {
+		if ofAgent(r) && r.Detail != "" && !throttles(r) {
 			return r.Detail
 		}
 	}

@@ -191,7 +191,7 @@ func (s saying) text(f *bulkhead.Finding) string {
 	r := reason(f)
 	b := r.Budget
 	switch {
-	case s.due.IsZero() && throttles(r):
+	case s.due.IsZero() && ofAgent(r):
 		return fmt.Sprintf(", %s at its limit", clean(b.Name))
 	case s.due.IsZero():
 		return fmt.Sprintf(", over its budget of %s %s", Number(b.Limit), clean(b.Name))

@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"bulkhead.dev/bulkhead"
+	"bulkhead.dev/bulkhead/guard/budget"
 )
 
 const (
@@ -87,8 +88,12 @@ func (p *page) write(f *bulkhead.Finding, now time.Time) {
 		if i == 0 {
 			label = "reaches"
 		}
-		if throttles(r) {
+		switch { // what fails, and how not to make it worse, is told whole
+		case throttles(r):
 			p.line(label, "%s", slows(r))
+			continue
+		case ofAgent(r) && r.Budget.Unit == budget.Bytes:
+			p.line(label, "%s", fills(r))
 			continue
 		}
 		p.lines = append(p.lines, bulkhead.OneLine(fmt.Sprintf("%-*s%s", labelWidth, label, reaches(r)), p.width))
@@ -247,6 +252,20 @@ func reaches(r bulkhead.Reach) string {
 		return text + "; " + r.Detail
 	}
 	return text + "; " + r.Budget.Source
+}
+
+// fills says when the memory of an agent is full.
+func fills(r bulkhead.Reach) string {
+	text := fmt.Sprintf("%s (limit %s, now %s) is full", r.Budget.Name, bulkhead.Mebibytes(r.Budget.Limit), bulkhead.Mebibytes(r.Now))
+	if r.In > 0 {
+		text += " " + in(r)
+	}
+	for _, more := range []string{r.Detail, r.Budget.Source} {
+		if more != "" {
+			text += "; " + more
+		}
+	}
+	return text
 }
 
 // Number is a number for people: 12,537; below ten with one digit behind the point.

@@ -146,3 +146,18 @@ func commands(f bulkhead.Finding) string {
 	}
 	return b.String()
 }
+
+func TestTheMemoryOfAnAgentIsToldAsItsLimitIsWritten(t *testing.T) {
+	now := time.Date(2024, 10, 9, 1, 10, 0, 0, time.UTC)
+	f := crowded(now)
+	f.Reaches = []bulkhead.Reach{{Budget: bulkhead.Budget{Name: "calico-node memory", Unit: "bytes", Limit: 500 << 20, Source: "full at 1,690 policies; learned"},
+		Now: 410 << 20, In: 230 * time.Minute, Low: 190 * time.Minute, High: 280 * time.Minute, Detail: "restarting calico-node is safe up to 1,500 policies"}}
+	var b bytes.Buffer
+	if err := guard.Text(&b, []bulkhead.Finding{f}, now, 0); err != nil {
+		t.Fatal(err)
+	}
+	const want = "calico-node memory (limit 500Mi, now 410Mi) is full in 3h50m (3h10m – 4h40m); restarting calico-node is safe up to 1,500"
+	if text := strings.Join(strings.Fields(b.String()), " "); !strings.Contains(text, want) {
+		t.Error(b.String())
+	}
+}

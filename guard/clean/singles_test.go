@@ -134,7 +134,7 @@ func (s *space) holders() map[string]func(name string) {
 		"volume-secret": pod(func(p *corev1.PodSpec, name string) {
 			volume(p, corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: name}})
 		}),
-		"volume": pod(func(p *corev1.PodSpec, name string) { mounting(name)(p) }),
+		"volume":   pod(func(p *corev1.PodSpec, name string) { mounting(name)(p) }),
 		"argument": pod(func(p *corev1.PodSpec, name string) { p.Containers[0].Args = []string{"--configmap=" + name} }),
 		"shell-line": pod(func(p *corev1.PodSpec, name string) {
 			p.Containers[0].Command = []string{"sh", "-c", `kubectl get cm "` + name + `"; echo done`}

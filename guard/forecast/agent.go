@@ -88,7 +88,7 @@ func (a Agent) Reach() (bulkhead.Reach, bool) {
 // Budget is its memory or CPU as a budget.
 func (a Agent) Budget() bulkhead.Budget {
 	b := bulkhead.Budget{Name: a.Name + " memory", Unit: "bytes", Limit: a.Limit}
-	each, limit := size(a.Cost.PerUnit)+" per unit of "+a.Cost.Of, mebi(a.Limit)
+	each, limit := size(a.Cost.PerUnit)+" per unit of "+a.Cost.Of, bulkhead.Mebibytes(a.Limit)
 	if a.Cost.Of == Rules {
 		each = size(a.Cost.PerUnit) + " per rule"
 	}
@@ -100,6 +100,9 @@ func (a Agent) Budget() bulkhead.Budget {
 		each += fmt.Sprintf(" (±%.0f %%)", 100*a.Cost.Error)
 	}
 	b.Source = fmt.Sprintf("%s: %s, limit %s", a.Cost.Source, each, limit)
+	if full := a.Full(); a.Of == Memory && a.Uses < a.Limit && !math.IsInf(full, 1) {
+		b.Source = fmt.Sprintf("full at %s %s; %s", count(math.Round(full/10)*10), a.noun(), b.Source)
+	}
 	return b
 }
 
@@ -146,7 +149,7 @@ func (a Agent) Sentence(perHour float64, step string) string {
 	if !ok {
 		return ""
 	}
-	who := fmt.Sprintf("at %s %s/h, %s (limit %s, now %s) is full", count(perHour), step, a.Name, mebi(a.Limit), mebi(a.Uses))
+	who := fmt.Sprintf("at %s %s/h, %s (limit %s, now %s) is full", count(perHour), step, a.Name, bulkhead.Mebibytes(a.Limit), bulkhead.Mebibytes(a.Uses))
 	if a.Of == CPU {
 		who = fmt.Sprintf("at %s %s/h, %s (CPU limit %s, now %s) is throttled", count(perHour), step, a.Name, CoresText(a.Limit), CoresText(a.Uses))
 	}
@@ -200,14 +203,6 @@ func count(v float64) string {
 		b.WriteRune(c)
 	}
 	return b.String()
-}
-
-// mebi is a size as limits are written: 500Mi, 1.5Gi.
-func mebi(bytes float64) string {
-	if bytes >= 1024*MiB {
-		return strconv.FormatFloat(math.Round(bytes/(1024*MiB)*10)/10, 'f', -1, 64) + "Gi"
-	}
-	return strconv.FormatFloat(math.Round(bytes/MiB), 'f', -1, 64) + "Mi"
 }
 
 // size is a small size in decimal units: 1.24 kB.

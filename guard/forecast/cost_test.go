@@ -176,7 +176,7 @@ func TestAnAgentSaysWhenItIsFull(t *testing.T) {
 	for _, c := range []struct{ got, want string }{
 		{agent.Sentence(Loop, "releases"), "at 224 releases/h, calico-node (limit 500Mi, now 410Mi) is full in 4 h (3 h 30 – 4 h 40), at 2,030 policies"},
 		{reach.Detail, "restarting calico-node is safe up to 1,800 policies; above that raise the limit first"},
-		{reach.Budget.Source, "measured with Calico 3.23.3: 1.18 kB per rule (±15 %), limit 500Mi"},
+		{reach.Budget.Source, "full at 2,030 policies; measured with Calico 3.23.3: 1.18 kB per rule (±15 %), limit 500Mi"},
 		{reach.Budget.Name + " in " + reach.Budget.Unit, "calico-node memory in bytes"},
 	} {
 		if c.got != c.want {

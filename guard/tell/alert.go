@@ -159,7 +159,11 @@ func stock(m *bulkhead.Member) string {
 }
 
 func reached(r *bulkhead.Reach) string {
-	budget := fmt.Sprintf("%s: %s of %s (%s)", r.Budget.Name, number(r.Now), number(r.Budget.Limit), r.Budget.Source)
+	amount := number
+	if r.Budget.Unit == "bytes" {
+		amount = bulkhead.Mebibytes
+	}
+	budget := fmt.Sprintf("%s: %s of %s (%s)", r.Budget.Name, amount(r.Now), amount(r.Budget.Limit), r.Budget.Source)
 	switch {
 	case r.In <= 0:
 		return budget + ", reached"

@@ -190,7 +190,7 @@ func TestAWebhookGetsWhatAlertmanagerWouldSend(t *testing.T) {
 made by helm
 as ann
 comment: T363966 (224 objects)
-calico-node memory: 410000000 of 524288000 (limit 500Mi), reached in 3 h 50 min (3 h 10 min to 4 h 40 min)
+calico-node memory: 391Mi of 500Mi (limit 500Mi), reached in 3 h 50 min (3 h 10 min to 4 h 40 min)
 restarting calico-node is safe up to 2,400 policies
 nothing removes them
 it has gone on for 1 h 00 min`,
