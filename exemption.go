@@ -16,7 +16,8 @@ const MaxExemption = 7 * 24 * time.Hour
 // is kept and numbered as a brake is, so that it survives what a brake survives.
 
 // FindingScope is what an exemption of a finding is on. Whose rights count for it is
-// told by the namespace; "": the finding is one of the whole cluster.
+// told by the namespace; "": those of the whole cluster, for it is about that, or holds
+// everybody back.
 func FindingScope(namespace, id string) Scope {
 	if namespace != "" {
 		id = namespace + "/" + id
@@ -27,6 +28,14 @@ func FindingScope(namespace, id string) Scope {
 // Exempts is the id of the finding that a brake is an exemption of.
 func (b *Brake) Exempts() (finding string, ok bool) {
 	return b.Scope.Name[strings.LastIndexByte(b.Scope.Name, '/')+1:], b.Scope.Kind == ScopeFinding
+}
+
+// Excuses reports whether a brake is an exemption from a ruling. One in a namespace is not
+// from what holds everybody back: who may brake there cannot let all go on, also not by
+// saying it before the finding is about all.
+func (b *Brake) Excuses(r *Ruling) bool {
+	finding, ok := b.Exempts()
+	return ok && r.Finding != "" && finding == r.Finding && (r.Scope.Kind != ScopeAll || finding == b.Scope.Name)
 }
 
 // checkExemption is the part of Check that is other than for brakes.
@@ -93,14 +102,13 @@ type Brakes struct {
 // for rulings of the guard.
 func StatusOfBrakes(brakes []Brake, rulings []Ruling, runs []*Run) (out Brakes) {
 	for _, b := range brakes {
-		finding, exempt := b.Exempts()
-		if !exempt {
+		if _, exempt := b.Exempts(); !exempt {
 			out.Brakes = append(out.Brakes, StatusOfBrake(b, runs))
 			continue
 		}
 		var scopes []Scope
 		for _, r := range rulings {
-			if r.Finding == finding {
+			if b.Excuses(&r) {
 				scopes = append(scopes, r.Scope)
 			}
 		}
@@ -119,7 +127,6 @@ func StatusOfBrakes(brakes []Brake, rulings []Ruling, runs []*Run) (out Brakes) 
 // Exempt reports whether a ruling is not obeyed.
 func (b *Brakes) Exempt(r *RulingStatus) bool {
 	return slices.ContainsFunc(b.Exemptions, func(st BrakeStatus) bool {
-		finding, _ := st.Exempts()
-		return r.Finding != "" && finding == r.Finding
+		return st.Excuses(&r.Ruling)
 	})
 }

@@ -65,15 +65,29 @@ func TestAFindingThatIsExemptHoldsNothingAndOthersDo(t *testing.T) {
 
 func TestAFindingThatBecomesWorseStaysExempt(t *testing.T) {
 	s := serve(t)
-	s.submit(1000, bulkhead.Spec{Limit: 100})
+	id := s.submit(1000, bulkhead.Spec{Limit: 100})
 	s.rule(ruled("f1", bulkhead.Slow))
 	s.exempt("f1", time.Hour)
+	s.rule(ruled("f1", bulkhead.Stop))
+	s.clock.pass(time.Minute)
+	if n := s.startAll(big(10)); n == 0 {
+		t.Error("nothing started")
+	}
+	// Who may brake in a namespace cannot let all go on, also not before.
 	all := ruled("f1", bulkhead.Stop)
 	all.Scope = bulkhead.Scope{}
 	s.rule(ruled("f1", bulkhead.Stop), all)
+	before := s.status(id).Counts.Running
 	s.clock.pass(time.Minute)
-	if n := s.startAll(big(100)); n == 0 {
-		t.Error("nothing started")
+	s.startAll(big(100))
+	if n := s.status(id).Counts.Running; n != before {
+		t.Errorf("%d run, and not %d, under what is about all", n, before)
+	}
+	s.brake(bulkhead.FindingScope("", "f1"), time.Hour)
+	s.clock.pass(time.Minute)
+	s.startAll(big(100))
+	if n := s.status(id).Counts.Running; n == before {
+		t.Error("nothing started when all may go on")
 	}
 }
 

@@ -88,13 +88,14 @@ func (e *Engine) Brakes() []bulkhead.Brake {
 // are exempt.
 func (e *Engine) given() (out []bulkhead.Ruling) {
 	now := e.opts.Now()
-	var exempt []string
-	for _, b := range e.rules.brakes { // which only the loop changes
-		finding, exempts := b.Exempts()
+	var exempt []*brake
+	for i := range e.rules.brakes { // which only the loop changes
+		b := &e.rules.brakes[i]
+		_, exempts := b.Exempts()
 		switch {
 		case b.over(now):
 		case exempts:
-			exempt = append(exempt, finding)
+			exempt = append(exempt, b)
 		default:
 			out = append(out, b.ruling)
 		}
@@ -104,7 +105,7 @@ func (e *Engine) given() (out []bulkhead.Ruling) {
 	}
 	most := len(out) + MaxRulings
 	for _, r := range e.opts.Rulings() {
-		if len(out) < most && (r.Finding == "" || !slices.Contains(exempt, r.Finding)) {
+		if len(out) < most && !slices.ContainsFunc(exempt, func(b *brake) bool { return b.Excuses(&r) }) {
 			out = append(out, r)
 		}
 	}

@@ -15,7 +15,8 @@ const findingsNamed = 5
 
 // exempted is the whole scope of a finding that is to be exempt, of which callers know the
 // id. Who may brake in a namespace may do that for findings of it; for one that holds
-// everybody back, as for those of the whole cluster, one needs the server's own.
+// everybody back, as for those of the whole cluster, one needs the server's own, and it
+// counts for all.
 func (s *Server) exempted(ctx context.Context, scope bulkhead.Scope) (bulkhead.Scope, error) {
 	if s.opts.Guard == nil {
 		return scope, errNoGuard()
@@ -45,6 +46,7 @@ func (s *Server) exempted(ctx context.Context, scope bulkhead.Scope) (bulkhead.S
 		if err := s.mayBrake(ctx, VerbCreate, r.Scope); err != nil {
 			return scope, err
 		}
+		scope = bulkhead.FindingScope("", f.ID)
 	}
 	return scope, nil
 }
