@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"strconv"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -260,12 +261,8 @@ func fills(r bulkhead.Reach) string {
 	if r.In > 0 {
 		text += " " + in(r)
 	}
-	for _, more := range []string{r.Detail, r.Budget.Source} {
-		if more != "" {
-			text += "; " + more
-		}
-	}
-	return text
+	parts := slices.DeleteFunc([]string{text, r.Detail, r.Budget.Source}, func(part string) bool { return part == "" })
+	return strings.Join(parts, "; ")
 }
 
 // Number is a number for people: 12,537; below ten with one digit behind the point.
